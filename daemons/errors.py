@@ -1,0 +1,29 @@
+"""The failures that callers of more than one part must tell apart."""
+
+
+class CallboxError(Exception):
+    """Base of every error that Callbox raises on purpose; its text is fit to be shown to an operator."""
+
+
+class BadRequest(CallboxError):
+    """The client sent something that can never succeed; it must change the request."""
+
+
+class AtCapacity(CallboxError):
+    """Every slot is taken; the same request may succeed later."""
+
+
+class Unavailable(CallboxError):
+    """What is needed is not there (a peer is down, a role has no worker)."""
+
+
+class Fenced(CallboxError):
+    """The request carries a lease that has been superseded, or names another boot of this worker."""
+
+
+class LeaseLost(CallboxError):
+    """The call's lease is gone; whatever was done under it must stop."""
+
+
+class ConfigurationError(CallboxError):
+    """A setting or a file makes it pointless to start again until a person changes it."""

@@ -1,0 +1,160 @@
+"""Every setting of the box, each with its default; the only reader of the environment.
+
+Sources, strongest first: `CALLBOX_*` of the environment, `var/callbox.env` (the operator's, kept by `post_start.sh`),
+`var/secrets.env` (made once, mode 0600), `etc/profiles/<profile>.env`, the defaults below.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from daemons.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFIX = "CALLBOX_"
+
+Port = Annotated[int, Field(ge=1, le=65534)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    profile: Literal["cpu", "gpu", "runpod"] = "cpu"
+    var_dir: Path = ROOT / "var"
+    www_dir: Path | None = Field(None, description="where nginx finds the built page")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    # The door. Everything listens on loopback until public_host names the address that callers use.
+    public_host: str = Field("", description="address or name callers use; opens the box, with TLS")
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    access_key: SecretStr = Field(SecretStr(""), description="asked for by /api and by the workers' doors when set")
+    http_port: Port = 8080
+    https_port: Port = 8443
+
+    redis_url: str = ""
+    redis_port: Port = 6380
+
+    livekit_bin: Path | None = None
+    livekit_port: Port = 7880
+    livekit_udp_port: Port = 7882
+    livekit_tcp_port: Port = 7881
+    livekit_node_ip: str = Field("", description="address in ICE candidates; public_host's when empty")
+    livekit_api_key: str = "callbox"
+    livekit_api_secret: SecretStr = SecretStr("")
+    token_secret: SecretStr = Field(SecretStr(""), description="signs the secret that proves who owns a call")
+
+    # Processes. Port+1 of each is its health.
+    stt_port: Port = 9020
+    llm_port: Port = 9010
+    tts_port: Port = 9000
+    agent_port: Port = 8089
+    token_port: Port = 8021
+    monitor_port: Port = 9040
+    advertise_host: str = Field("127.0.0.1", description="address under which other hosts' processes reach this host's")
+
+    # Capacity
+    slots: Annotated[int, Field(ge=1, le=64)] = Field(2, description="calls at once, for each worker")
+    direct_slots: Count = Field(2, description="requests without a call at once, for each speech or chat worker")
+    queue_max: Count = Field(8, description="callers who may wait for a free slot")
+    drain_s: Seconds = Field(30, description="how long work may go on after SIGTERM")
+    stall_s: Seconds = Field(30, description="work in flight without progress for so long makes a worker not live")
+    load_timeout_s: Seconds = Field(300, description="how long loading and warming up an engine may take")
+
+    # Engines; models are names in etc/models.toml, or a path
+    stt_engine: Literal["moonshine"] = "moonshine"
+    stt_model: str = "moonshine-tiny-en"
+    stt_threads: Annotated[int, Field(ge=1)] = 1
+    llm_engine: Literal["llamacpp"] = "llamacpp"
+    llm_model: str = "qwen2.5-coder-0.5b"
+    llm_threads: Annotated[int, Field(ge=1)] = 2
+    llm_context_tokens: Annotated[int, Field(ge=512)] = 4096
+    tts_engine: Literal["hibari"] = "hibari"
+    tts_voice: str = "heart"
+    tts_threads: Annotated[int, Field(ge=1)] = 1
+    vad_model: str = "silero-v6"
+
+    # The call
+    persona: Path = ROOT / "etc/persona.toml"
+    endpoint_ms: Annotated[int, Field(ge=100, le=3000)] = Field(480, description="silence that ends a turn")
+    call_max_s: Seconds = 1800
+    idle_s: Seconds = Field(120, description="nobody speaks for so long: the call ends")
+    absent_s: Seconds = Field(20, description="how long a caller's network may be gone")
+
+    @property
+    def redis(self) -> str:
+        return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def livekit_url(self) -> str:
+        return f"ws://127.0.0.1:{self.livekit_port}"
+
+    @property
+    def door_url(self) -> str:
+        """Where this machine's own programs find nginx."""
+        if self.public_host:
+            return f"https://{self.public_host}:{self.https_port}"
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.var_dir / "models"
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        taken: dict[int, str] = {}
+        for name, port in self.ports():
+            if port in taken:
+                other = PREFIX + taken[port].upper()
+                raise ValueError(f"{PREFIX}{name.upper()} takes port {port}, which {other} (or its health) takes too")
+            taken[port] = name
+        return self
+
+    def ports(self) -> Iterator[tuple[str, int]]:
+        """(setting, port) of everything that may listen, health ports included."""
+        for name in ("http_port", "https_port", "redis_port", "livekit_port", "livekit_udp_port", "livekit_tcp_port"):
+            yield name, getattr(self, name)
+        for name in ("stt_port", "llm_port", "tts_port", "agent_port", "token_port", "monitor_port"):
+            yield name, getattr(self, name)
+            yield name, getattr(self, name) + 1
+
+
+def load() -> Settings:
+    """Read the settings of this process. Raises ConfigurationError with one line a bad setting."""
+    var_dir = Path(os.environ.get(f"{PREFIX}VAR_DIR") or ROOT / "var")
+    kept = var_dir / "callbox.env"
+    files = [var_dir / "secrets.env", kept]
+    profile = os.environ.get(f"{PREFIX}PROFILE") or _value_in(kept, "PROFILE")
+    if profile:
+        files.insert(0, ROOT / "etc/profiles" / f"{profile}.env")
+    try:
+        return Settings(_env_file=tuple(files), var_dir=var_dir)  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{'_'.join(str(at) for at in problem['loc']).upper() or '*'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigurationError("bad settings:\n  " + "\n  ".join(lines)) from None
+    except OSError as error:
+        raise ConfigurationError(f"settings cannot be read: {error}") from error
+
+
+def given() -> dict[str, str]:
+    """The CALLBOX_* variables of this process's environment."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+
+
+def _value_in(env_file: Path, name: str) -> str:
+    if not env_file.is_file():
+        return ""
+    for line in env_file.read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == PREFIX + name:
+            return value.strip()
+    return ""

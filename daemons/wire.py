@@ -1,0 +1,242 @@
+"""What crosses a process border: header names, topics, message types and event names."""
+
+import struct
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+# Headers that say under which lease a request is made
+CALL_ID = "X-Call-Id"
+SLOT = "X-Slot"
+FENCE = "X-Fence"
+BOOT = "X-Boot"
+
+# LiveKit conventions
+AGENT_STATE_ATTRIBUTE = "lk.agent.state"
+TRANSCRIPTION_TOPIC = "lk.transcription"
+CHAT_TOPIC = "lk.chat"
+TRACE_TOPIC = "callbox.trace"
+ENDED_TOPIC = "callbox.ended"  # the agent's last word: CallEnded as JSON
+AGENT_IDENTITY = "agent"
+CALLER_IDENTITY = "caller"
+
+AgentState = Literal["initializing", "listening", "thinking", "speaking"]
+Priority = Literal["committed", "speculative"]
+Role = Literal["stt", "llm", "tts", "agent"]
+CALL_ROLES: tuple[Role, ...] = ("agent", "stt", "llm", "tts")
+
+TraceEvent = Literal[
+    "user_started",
+    "user_stopped",
+    "stt_requested",
+    "stt_final",
+    "llm_requested",
+    "llm_first_token",
+    "tts_requested",
+    "tts_first_chunk",
+    "eot_committed",
+    "first_frame_published",
+    "reply_finished",
+    "barge_in",
+    "cancel_requested",
+    "last_frame_published",
+]
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# WS /stt/live. Binary from the client: PCM16-LE mono 16 kHz, added to the utterance that `start` opened.
+
+
+class SttStart(Message):
+    """Open an utterance; what an earlier one still held is dropped."""
+
+    type: Literal["start"] = "start"
+    utterance: int
+
+
+class SttCommit(Message):
+    """Transcribe what the open utterance holds so far; more audio may follow, and another commit."""
+
+    type: Literal["commit"] = "commit"
+    id: int
+    priority: Priority = "committed"
+
+
+class SttCancel(Message):
+    """Stop the commits under way and drop the open utterance."""
+
+    type: Literal["cancel"] = "cancel"
+
+
+SttRequest = Annotated[SttStart | SttCommit | SttCancel, Field(discriminator="type")]
+stt_request: TypeAdapter[SttRequest] = TypeAdapter(SttRequest)
+
+
+class SttPartial(Message):
+    """What the open utterance says so far; may still change."""
+
+    type: Literal["partial"] = "partial"
+    utterance: int
+    text: str
+
+
+class SttFinal(Message):
+    """The answer to commit `id`."""
+
+    type: Literal["final"] = "final"
+    utterance: int
+    id: int
+    text: str
+    audio_ms: float
+    compute_ms: float
+
+
+class StreamError(Message):
+    """A stream's explicit end by failure; `id` is the request it ends, None the whole stream."""
+
+    type: Literal["error"] = "error"
+    id: int | None = None
+    message: str
+
+
+SttReply = Annotated[SttPartial | SttFinal | StreamError, Field(discriminator="type")]
+stt_reply: TypeAdapter[SttReply] = TypeAdapter(SttReply)
+
+
+# WS /tts/live. Text goes in as it is written; binary from the server: AudioHeader, then PCM16-LE mono 24 kHz.
+
+
+class TtsText(Message):
+    """More text of request `id`; the first one opens it."""
+
+    type: Literal["text"] = "text"
+    id: int
+    text: Annotated[str, Field(max_length=4000)]
+    priority: Priority = "committed"
+
+
+class TtsFlush(Message):
+    """Speak what is buffered, though no sentence has ended."""
+
+    type: Literal["flush"] = "flush"
+    id: int
+
+
+class TtsEnd(Message):
+    """No more text of request `id`; `TtsDone` follows its last audio."""
+
+    type: Literal["end"] = "end"
+    id: int
+
+
+class TtsCancel(Message):
+    """Stop request `id` now; `TtsDone` with reason `cancelled` follows at once."""
+
+    type: Literal["cancel"] = "cancel"
+    id: int
+
+
+TtsRequest = Annotated[TtsText | TtsFlush | TtsEnd | TtsCancel, Field(discriminator="type")]
+tts_request: TypeAdapter[TtsRequest] = TypeAdapter(TtsRequest)
+
+
+class TtsSegment(Message):
+    """The audio from sample `from_sample` on, `samples` long, says `text`; sent before that audio."""
+
+    type: Literal["segment"] = "segment"
+    id: int
+    text: str
+    from_sample: int
+    samples: int
+
+
+class TtsDone(Message):
+    type: Literal["done"] = "done"
+    id: int
+    reason: Literal["finished", "cancelled"]
+    samples: int
+    ttfa_ms: float | None
+    rtf: float | None
+    stages: dict[str, float]
+
+
+TtsReply = Annotated[TtsSegment | TtsDone | StreamError, Field(discriminator="type")]
+tts_reply: TypeAdapter[TtsReply] = TypeAdapter(TtsReply)
+
+TTS_FRAME_SAMPLES = 512
+
+
+class AudioHeader(NamedTuple):
+    """In front of each binary frame of /tts/live, little-endian: request id (u32), offset of its first sample (u64)."""
+
+    id: int
+    from_sample: int
+
+    def pack(self) -> bytes:
+        return _AUDIO_HEADER.pack(*self)
+
+    @classmethod
+    def split(cls, frame: bytes) -> "tuple[AudioHeader, bytes]":
+        """(header, PCM bytes). Raises struct.error when the frame is shorter than a header."""
+        return cls(*_AUDIO_HEADER.unpack_from(frame)), frame[_AUDIO_HEADER.size :]
+
+
+_AUDIO_HEADER = struct.Struct("<IQ")
+
+
+# The token server
+
+
+class CallGranted(Message):
+    """201: the agent waits in the room."""
+
+    status: Literal["granted"] = "granted"
+    call_id: str
+    secret: str
+    room: str
+    url: str
+    token: str
+    expires_at: float
+
+
+class CallQueued(Message):
+    """202: ask again with the secret, or listen on the call's SSE."""
+
+    status: Literal["queued"] = "queued"
+    call_id: str
+    secret: str
+    position: int
+    eta_s: float | None
+
+
+class CallRefused(Message):
+    """Any error: what happened and what to do, in words."""
+
+    status: Literal["refused"] = "refused"
+    error: Literal["full", "unavailable", "forbidden", "not_found", "bad_request"]
+    message: str
+    retry_after_s: float | None = None
+
+
+EndReason = Literal[
+    "caller_left",
+    "caller_absent",
+    "idle",
+    "longest_call",
+    "agent_stopping",
+    "registry_lost",
+    "worker_lost",
+    "media_lost",
+    "goodbye",
+    "failed",
+]
+
+
+class CallEnded(Message):
+    """Why the agent ends the call, and the sentence that the page shows."""
+
+    reason: EndReason
+    message: str
