@@ -27,6 +27,7 @@ class Settings(BaseSettings):
 
     profile: Literal["cpu", "gpu", "runpod"] = "cpu"
     var_dir: Path = ROOT / "var"
+    models_dir: Path = Field(ROOT / "var/models", description="shared by every box of this clone")
     www_dir: Path | None = Field(None, description="where nginx finds the built page")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -101,10 +102,6 @@ class Settings(BaseSettings):
         if self.public_host:
             return f"https://{self.public_host}:{self.https_port}"
         return f"http://127.0.0.1:{self.http_port}"
-
-    @property
-    def models_dir(self) -> Path:
-        return self.var_dir / "models"
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
