@@ -1,0 +1,220 @@
+"""Health at port+1, in a small process of its own, so that a model that holds the GIL cannot silence it.
+
+The worker writes a block of shared memory (`Block`); the child reads it and answers HTTP. This file runs in both, and
+imports nothing but the standard library: the child must start in a blink and stay small.
+"""
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+BEAT_LIMIT_S = 10.0
+REQUEST_TIMEOUT_S = 2.0
+MAX_CONNECTIONS = 32
+TEXT_BYTES = 256 * 1024
+PHASES = ("loading", "ready", "draining")
+
+
+class _Numbers(ctypes.Structure):
+    """Each field is written with one aligned store, so a reader never sees half of it."""
+
+    _fields_: ClassVar = [
+        ("beat_ns", ctypes.c_uint64),
+        ("progress", ctypes.c_uint64),
+        ("progress_ns", ctypes.c_uint64),
+        ("in_flight", ctypes.c_uint64),
+        ("phase", ctypes.c_uint64),
+        ("registered", ctypes.c_uint64),
+        ("started_ns", ctypes.c_uint64),
+        ("text_version", ctypes.c_uint64),  # odd while the texts below are being written
+        ("facts_bytes", ctypes.c_uint64),
+        ("metrics_bytes", ctypes.c_uint64),
+    ]
+
+
+_TEXT_AT = ctypes.sizeof(_Numbers)
+_SIZE = _TEXT_AT + TEXT_BYTES
+
+
+class Block:
+    """The shared memory. One process writes; any number read.
+
+    `facts` are what does not change from beat to beat (boot, role, slots, model …), `metrics` is Prometheus text.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        self.fd = os.memfd_create("callbox-health") if fd is None else fd
+        if fd is None:
+            os.ftruncate(self.fd, _SIZE)
+        self._map = mmap.mmap(self.fd, _SIZE)
+        self._n = _Numbers.from_buffer(self._map)
+        if fd is None:
+            self._n.started_ns = time.monotonic_ns()
+            self.beat()
+            self.progress()
+
+    def beat(self) -> None:
+        self._n.beat_ns = time.monotonic_ns()
+
+    def progress(self) -> None:
+        """Work moved on by one step."""
+        self._n.progress += 1
+        self._n.progress_ns = time.monotonic_ns()
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Work is in flight that this process could advance now. For the event loop's thread only."""
+        self.progress()
+        self._n.in_flight += 1
+        try:
+            yield
+        finally:
+            self._n.in_flight -= 1
+            self.progress()
+
+    @property
+    def in_flight(self) -> int:
+        return int(self._n.in_flight)
+
+    def set_phase(self, phase: str) -> None:
+        self._n.phase = PHASES.index(phase)
+
+    def set_registered(self, registered: bool) -> None:
+        self._n.registered = int(registered)
+
+    def publish(self, facts: dict[str, Any], metrics: bytes) -> None:
+        text = json.dumps(facts).encode()
+        if len(text) + len(metrics) > TEXT_BYTES:
+            metrics = b"# the metrics of this worker outgrew the health block\n"
+        self._n.text_version += 1
+        self._map[_TEXT_AT : _TEXT_AT + len(text)] = text
+        self._map[_TEXT_AT + len(text) : _TEXT_AT + len(text) + len(metrics)] = metrics
+        self._n.facts_bytes, self._n.metrics_bytes = len(text), len(metrics)
+        self._n.text_version += 1
+
+    def read(self) -> tuple[dict[str, Any], bytes]:
+        """(everything that /health shows, Prometheus text)."""
+        for _ in range(100):
+            before = self._n.text_version
+            facts_bytes, metrics_bytes = self._n.facts_bytes, self._n.metrics_bytes
+            text = self._map[_TEXT_AT : _TEXT_AT + facts_bytes + metrics_bytes]
+            if before % 2 == 0 and before == self._n.text_version:
+                break
+            time.sleep(0.001)
+        else:  # the writer was stopped in the middle of a write
+            text, facts_bytes = b"{}", 2
+        now_ns = time.monotonic_ns()
+        shown = {
+            **json.loads(text[:facts_bytes] or b"{}"),
+            "phase": PHASES[self._n.phase],
+            "registered": bool(self._n.registered),
+            "in_flight": int(self._n.in_flight),
+            "progress": int(self._n.progress),
+            "progress_age_s": round((now_ns - self._n.progress_ns) / 1e9, 3),
+            "beat_age_s": round((now_ns - self._n.beat_ns) / 1e9, 3),
+            "age_s": round((now_ns - self._n.started_ns) / 1e9, 3),
+        }
+        return shown, text[facts_bytes:]
+
+
+def why_not_live(shown: dict[str, Any]) -> str | None:
+    """The reason for a 503 on /livez, None when live."""
+    if shown["beat_age_s"] > BEAT_LIMIT_S:
+        return f"no beat for {shown['beat_age_s']:.1f} s"
+    if shown["phase"] == "loading" and shown["age_s"] > shown.get("load_timeout_s", float("inf")):
+        return f"still loading after {shown['age_s']:.0f} s"
+    stall_s = shown.get("stall_s", float("inf"))
+    if shown["phase"] != "loading" and shown["in_flight"] and shown["progress_age_s"] > stall_s:
+        return f"{shown['in_flight']} in flight, no progress for {shown['progress_age_s']:.1f} s"
+    return None
+
+
+def why_not_ready(shown: dict[str, Any]) -> str | None:
+    """The reason for a 503 on /readyz, None when ready."""
+    if not_live := why_not_live(shown):
+        return not_live
+    if shown["phase"] != "ready":
+        return str(shown["phase"])
+    if not shown["registered"]:
+        return "not registered"
+    return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    block: ClassVar[Block]
+    places: ClassVar = threading.BoundedSemaphore(MAX_CONNECTIONS)
+    timeout = REQUEST_TIMEOUT_S
+
+    def handle(self) -> None:
+        if not self.places.acquire(blocking=False):
+            return
+        try:
+            super().handle()
+        except (ConnectionError, TimeoutError):
+            pass  # the prober went away; there is nobody to tell
+        finally:
+            self.places.release()
+
+    def do_GET(self) -> None:
+        shown, metrics = self.block.read()
+        match self.path.partition("?")[0]:
+            case "/livez":
+                self._verdict(why_not_live(shown))
+            case "/readyz":
+                self._verdict(why_not_ready(shown))
+            case "/health":
+                self._answer(200, "application/json", json.dumps(shown).encode())
+            case "/metrics":
+                self._answer(200, "text/plain; version=0.0.4; charset=utf-8", metrics)
+            case _:
+                self._answer(404, "text/plain", b"here are /livez /readyz /health /metrics\n")
+
+    def _verdict(self, problem: str | None) -> None:
+        self._answer(503 if problem else 200, "text/plain", f"{problem or 'ok'}\n".encode())
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Probes come each second; they are not news."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    parent_pid = 0
+
+    def service_actions(self) -> None:
+        if os.getppid() != self.parent_pid:
+            os._exit(0)
+
+
+def main(block_fd: int, socket_fd: int, parent_pid: int) -> None:
+    """The child: answer on an inherited, listening socket until the parent is gone."""
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)  # a draining worker still wants to be seen
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    _Handler.block = Block(block_fd)
+    listening = socket.socket(fileno=socket_fd)
+    server = _Server(listening.getsockname()[:2], _Handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listening
+    server.parent_pid = parent_pid
+    server.serve_forever(poll_interval=0.5)
+
+
+if __name__ == "__main__":
+    main(*(int(arg) for arg in sys.argv[1:4]))
