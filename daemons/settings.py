@@ -5,11 +5,12 @@ Sources, strongest first: `CALLBOX_*` of the environment, `var/callbox.env` (the
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from daemons.errors import ConfigurationError
@@ -23,18 +24,22 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, populate_by_name=True)
 
     profile: Literal["cpu", "gpu", "runpod"] = "cpu"
     var_dir: Path = ROOT / "var"
     models_dir: Path = Field(ROOT / "var/models", description="shared by every box of this clone")
-    www_dir: Path | None = Field(None, description="where nginx finds the built page")
+    cache_dir: Path = Field(Path.home() / ".cache/callbox", description="build tools and livekit-server, by version")
+    www_dir: Path | None = Field(None, description="where nginx's user can read the page; chosen when not given")
+    hub_url: str = Field("https://huggingface.co", validation_alias=AliasChoices("CALLBOX_HUB_URL", "HF_ENDPOINT"))
+    hub_offline: bool = Field(False, validation_alias=AliasChoices("CALLBOX_HUB_OFFLINE", "HF_HUB_OFFLINE"))
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     # The door. Everything listens on loopback until public_host names the address that callers use.
     public_host: str = Field("", description="address or name callers use; opens the box, with TLS")
-    tls_cert: Path | None = None
+    tls_cert: Path | None = Field(None, description="with tls_key; a self-signed one is made when not given")
     tls_key: Path | None = None
+    tls_by_proxy: bool = Field(False, description="a proxy in front ends TLS: http_port itself listens to the outside")
     access_key: SecretStr = Field(SecretStr(""), description="asked for by /api and by the workers' doors when set")
     http_port: Port = 8080
     https_port: Port = 8443
@@ -47,6 +52,7 @@ class Settings(BaseSettings):
     livekit_udp_port: Port = 7882
     livekit_tcp_port: Port = 7881
     livekit_node_ip: str = Field("", description="address in ICE candidates; public_host's when empty")
+    stun_servers: str = Field("", description="host:port, comma-separated, handed to callers; none when empty")
     livekit_api_key: str = "callbox"
     livekit_api_secret: SecretStr = SecretStr("")
     token_secret: SecretStr = Field(SecretStr(""), description="signs the secret that proves who owns a call")
@@ -99,9 +105,23 @@ class Settings(BaseSettings):
     @property
     def door_url(self) -> str:
         """Where this machine's own programs find nginx."""
-        if self.public_host:
-            return f"https://{self.public_host}:{self.https_port}"
         return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def page_url(self) -> str:
+        """What a caller opens."""
+        if not self.public_host:
+            return f"http://localhost:{self.http_port}/"
+        if self.tls_by_proxy:
+            return f"https://{self.public_host}/"
+        return f"https://{self.public_host}:{self.https_port}/"
+
+    @field_validator("access_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"([A-Za-z0-9._~+/=-]{8,})?", key.get_secret_value()):
+            raise ValueError("at least 8 letters, digits or . _ ~ + / = - are wanted")
+        return key
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
@@ -131,7 +151,11 @@ def load() -> Settings:
     if profile:
         files.insert(0, ROOT / "etc/profiles" / f"{profile}.env")
     try:
-        return Settings(_env_file=tuple(files), var_dir=var_dir)  # type: ignore[call-arg]
+        settings = Settings(_env_file=tuple(files), var_dir=var_dir)  # type: ignore[call-arg]
+        if settings.profile != "runpod":
+            return settings
+        pod = {name: value for name, value in _pod(settings).items() if name not in settings.model_fields_set}
+        return Settings(_env_file=tuple(files), var_dir=var_dir, **pod)  # type: ignore[call-arg]
     except ValidationError as error:
         lines = [
             f"{PREFIX}{'_'.join(str(at) for at in problem['loc']).upper() or '*'}: {problem['msg']}"
@@ -145,6 +169,22 @@ def load() -> Settings:
 def given() -> dict[str, str]:
     """The CALLBOX_* variables of this process's environment."""
     return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+
+
+def environment_without_settings() -> dict[str, str]:
+    """This process's environment for a program that must see kept settings only."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
+def _pod(settings: Settings) -> dict[str, Any]:
+    """What RunPod says of this pod; the mapping of ports changes with each of its boots."""
+    pod_id = os.environ.get("RUNPOD_POD_ID")
+    said = {
+        "public_host": pod_id and f"{pod_id}-{settings.http_port}.proxy.runpod.net",
+        "livekit_node_ip": os.environ.get("RUNPOD_PUBLIC_IP"),
+        "livekit_tcp_port": os.environ.get("RUNPOD_TCP_PORT_70000"),
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def _value_in(env_file: Path, name: str) -> str:
