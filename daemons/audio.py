@@ -78,7 +78,8 @@ def to_float(samples: Samples) -> FloatSamples:
 
 def to_int16(samples: FloatSamples) -> Samples:
     """Rounded, not truncated; what lies beyond full scale is clipped."""
-    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    scaled: FloatSamples = np.rint(samples * 32768.0)
+    return scaled.clip(-32768, 32767).astype(np.int16)
 
 
 def level_dbfs(samples: Samples) -> float:

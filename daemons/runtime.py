@@ -43,9 +43,17 @@ SHUTDOWN_S = 5.0
 class Service(Protocol):
     """What a daemon's package brings; the runtime does the rest."""
 
-    role: str  # its port is the setting `<role>_port`
-    slots: int  # for calls; 0: nothing to lease, so it is not registered
-    direct_slots: int  # for requests without a call
+    @property
+    def role(self) -> str:
+        """Its port is the setting `<role>_port`."""
+
+    @property
+    def slots(self) -> int:
+        """For calls; 0: there is nothing to lease, so it is not registered."""
+
+    @property
+    def direct_slots(self) -> int:
+        """For requests without a call."""
 
     async def load(self) -> str:
         """Load and warm up with one real request; returns the model's name ("" without one)."""

@@ -1,0 +1,68 @@
+"""From the caller's audio to the turn machine's windows, and the utterance that is being said."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from daemons.agent.turn import Window
+from daemons.audio import FloatSamples, Framer, Samples, to_float
+from daemons.clock import Clock
+from daemons.vad import WINDOW_MS, WINDOW_SAMPLES
+
+PRE_ROLL_MS = 300
+SPEECH_BEGINS = 0.5  # probability
+SPEECH_GOES_ON = 0.35
+GAP_MS = 300  # audio missing for so long counts as silence
+MAX_UTTERANCE_S = 90
+
+
+class Hearing:
+    """Cuts audio into windows and asks `vad` (float32 [512] at 16 kHz → probability) whether each is speech.
+
+    Windows are stamped with their end on the monotonic clock, in ms: counted by samples, so that jitter does not shift
+    them, never later than now, and put forward over a gap.
+    """
+
+    def __init__(self, vad: Callable[[FloatSamples], float], clock: Clock) -> None:
+        self._vad = vad
+        self._clock = clock
+        self._framer = Framer(WINDOW_SAMPLES)
+        self._at_ms = self._now_ms()
+        self._speech = False
+        self._pre_roll: deque[Samples] = deque(maxlen=round(PRE_ROLL_MS / WINDOW_MS) + 4)  # 4: the onset itself
+        self._utterance: list[Samples] | None = None
+
+    def push(self, samples: Samples) -> Iterator[Window]:
+        """int16 [n] at 16 kHz."""
+        for window in self._framer.push(samples):
+            yield from self.tick()
+            self._at_ms = min(self._at_ms + WINDOW_MS, self._now_ms())
+            probability = self._vad(to_float(window))
+            self._speech = probability >= (SPEECH_GOES_ON if self._speech else SPEECH_BEGINS)
+            self._pre_roll.append(window)
+            if self._utterance is not None and len(self._utterance) * WINDOW_MS < MAX_UTTERANCE_S * 1000:
+                self._utterance.append(window)
+            yield Window(self._at_ms, self._speech)
+
+    def tick(self) -> Iterator[Window]:
+        """Call it now and then: a silent window where audio is missing (caller muted, network gone)."""
+        now_ms = self._now_ms()
+        if now_ms - self._at_ms > GAP_MS:
+            self._at_ms = now_ms
+            self._speech = False
+            yield Window(now_ms, False)
+
+    def open(self) -> None:
+        """Collect from here on, with what came just before."""
+        self._utterance = list(self._pre_roll)
+
+    def drop(self) -> None:
+        self._utterance = None
+
+    def utterance(self) -> Samples:
+        """What was collected so far: int16 [n] at 16 kHz."""
+        return np.concatenate(self._utterance) if self._utterance else np.zeros(0, np.int16)
+
+    def _now_ms(self) -> float:
+        return self._clock.now_ns() / 1e6

@@ -1,0 +1,231 @@
+"""The speech and chat workers that a call holds: one request at a time to each, every wait bounded.
+
+A worker that dies, hangs or drains is replaced alone, by `swap`; a request is self-contained, so it is asked again of
+the new one.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import struct
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import aiohttp
+import numpy as np
+
+from daemons import wire
+from daemons.admission import Claim
+from daemons.audio import Samples
+from daemons.errors import LeaseLost, Unavailable
+from daemons.registry import Bundle, Member, Registry, SwapStatus
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 15.0
+SPEECH_TIMEOUT_S = 2 * ANSWER_TIMEOUT_S  # the text may take ANSWER_TIMEOUT_S itself
+SWAP_EVERY_S = 0.5
+SWAP_FOR_S = 8.0
+LEASE_TTL_MS = 15_000
+MAX_MESSAGE_BYTES = 4 * 2**20
+
+Answer = TypeVar("Answer")
+
+# What a broken peer looks like from here; the next step for all of them is another worker.
+_BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError, struct.error, ValueError)
+
+
+class Peers:
+    """The members of one call's bundle, and the way to replace one."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, registry: Registry, call: str, fence: int, bundle: Bundle
+    ) -> None:
+        self._session = session
+        self._registry = registry
+        self._call = call
+        self._fence = fence
+        self._bundle = dict(bundle)
+        self._sockets: dict[str, aiohttp.ClientWebSocketResponse] = {}
+        self._request_id = 0
+
+    async def transcribe(self, samples: Samples) -> wire.SttFinal:
+        """The text of one utterance, int16 [n] at 16 kHz."""
+
+        async def ask() -> wire.SttFinal:
+            socket = await self._socket("stt", "/stt/live")
+            request = self._next_id()
+            await socket.send_str(wire.SttStart(utterance=request).model_dump_json())
+            await socket.send_bytes(samples.tobytes())
+            await socket.send_str(wire.SttCommit(id=request).model_dump_json())
+            while True:
+                reply = wire.stt_reply.validate_json(await _receive(socket, ANSWER_TIMEOUT_S))
+                if isinstance(reply, wire.StreamError):
+                    raise Unavailable(f"stt: {reply.message}")
+                if isinstance(reply, wire.SttFinal) and reply.id == request:
+                    return reply
+
+        return await self._with_replacement("stt", ask)
+
+    async def chat(self, body: dict[str, Any]) -> AsyncGenerator[str, None]:
+        """The reply's text, piece by piece. Asked again of another worker only while nothing was written."""
+        response = await self._with_replacement("llm", lambda: self._open_chat(body))
+        try:
+            async for line in response.content:
+                if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
+                    continue
+                chunk = json.loads(line[6:])
+                if "error" in chunk:
+                    raise Unavailable(f"llm: {chunk['error'].get('message', chunk['error'])}")
+                if chunk["choices"] and (text := chunk["choices"][0]["delta"].get("content")):
+                    yield text
+        except _BROKEN as error:
+            raise Unavailable(f"llm: {error or type(error).__name__}") from error
+        finally:
+            response.close()
+
+    async def speech(self) -> "Speech":
+        """A new request to the speaking worker."""
+        socket = await self._with_replacement("tts", lambda: self._socket("tts", "/tts/live"))
+        return Speech(socket, self._next_id())
+
+    async def replace(self, role: str) -> None:
+        """Swap one member for a healthy one. Raises Unavailable when none is to be had for SWAP_FOR_S."""
+        await self._drop_socket(role)
+        deadline = time.monotonic() + SWAP_FOR_S
+        while True:
+            try:
+                answer = await self._registry.swap(self._call, self._fence, role, LEASE_TTL_MS)
+                if answer.status is SwapStatus.OK and answer.member is not None:
+                    log.info("%s: %s is now %s", self._call, role, answer.member.worker)
+                    self._bundle[role] = answer.member
+                    return
+                if answer.status is SwapStatus.LOST:
+                    raise LeaseLost(f"the lease of {self._call} is gone")
+            except Unavailable as error:
+                log.warning("%s: %s cannot be replaced yet: %s", self._call, role, error)
+            if time.monotonic() > deadline:
+                raise Unavailable(f"no {role} worker could be had for {SWAP_FOR_S:g} s")
+            await asyncio.sleep(SWAP_EVERY_S)
+
+    async def close(self) -> None:
+        for role in list(self._sockets):
+            await self._drop_socket(role)
+
+    async def _with_replacement(self, role: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask; once more over a new connection, since the old one may just have been cut; then of another worker."""
+        for _ in range(2):
+            try:
+                return await asyncio.wait_for(ask(), ANSWER_TIMEOUT_S)
+            except (*_BROKEN, Unavailable) as error:
+                log.warning("%s: %s failed: %s", self._call, role, error or type(error).__name__)
+                await self._drop_socket(role)
+                if isinstance(error, TimeoutError):
+                    break
+        await self.replace(role)
+        try:
+            return await asyncio.wait_for(ask(), ANSWER_TIMEOUT_S)
+        except _BROKEN as error:
+            raise Unavailable(f"{role}: {error or type(error).__name__}") from error
+
+    async def _open_chat(self, body: dict[str, Any]) -> aiohttp.ClientResponse:
+        member = self._bundle["llm"]
+        response = await self._session.post(
+            f"{member.addr}/v1/chat/completions",
+            json={**body, "stream": True},
+            headers=self._headers(member),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=ANSWER_TIMEOUT_S),
+        )
+        if response.status != 200:
+            text = (await response.text())[:300]
+            response.close()
+            raise Unavailable(f"llm answered {response.status}: {text}")
+        return response
+
+    async def _socket(self, role: str, path: str) -> aiohttp.ClientWebSocketResponse:
+        socket = self._sockets.get(role)
+        if socket is None or socket.closed:
+            member = self._bundle[role]
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                socket = await self._session.ws_connect(
+                    f"{member.addr}{path}", headers=self._headers(member), max_msg_size=MAX_MESSAGE_BYTES, heartbeat=10
+                )
+            self._sockets[role] = socket
+        return socket
+
+    async def _drop_socket(self, role: str) -> None:
+        socket = self._sockets.pop(role, None)
+        if socket is not None:
+            with contextlib.suppress(*_BROKEN):
+                await asyncio.wait_for(socket.close(), CONNECT_TIMEOUT_S)
+
+    def _headers(self, member: Member) -> dict[str, str]:
+        return Claim(self._call, member.slot, member.fence, member.boot).headers()
+
+    def _next_id(self) -> int:
+        self._request_id += 1
+        return self._request_id
+
+
+class Speech:
+    """One request on /tts/live: text goes in as it is written, segments and their audio come out."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, request: int) -> None:
+        self._socket = socket
+        self._id = request
+        self._done = False
+
+    async def write(self, text: str) -> None:
+        await self._send(wire.TtsText(id=self._id, text=text))
+
+    async def end(self) -> None:
+        """No more text follows."""
+        await self._send(wire.TtsEnd(id=self._id))
+
+    async def cancel(self) -> None:
+        """Stop the worker's work on this request, if there is any left."""
+        if not self._done and not self._socket.closed:
+            self._done = True
+            with contextlib.suppress(Unavailable):
+                await self._send(wire.TtsCancel(id=self._id))
+
+    async def __aiter__(self) -> AsyncIterator[wire.TtsSegment | Samples]:
+        """Segments, each before its audio (int16 [n] at 24 kHz). Raises Unavailable when the worker fails."""
+        try:
+            while not self._done:
+                message = await _receive(self._socket, SPEECH_TIMEOUT_S)
+                if isinstance(message, bytes):
+                    header, pcm = wire.AudioHeader.split(message)
+                    if header.id == self._id:
+                        yield np.frombuffer(pcm, np.int16)
+                    continue
+                reply = wire.tts_reply.validate_json(message)
+                if reply.id not in (self._id, None):
+                    continue  # the tail of a request that was cancelled
+                if isinstance(reply, wire.TtsSegment):
+                    yield reply
+                    continue
+                self._done = True
+                if isinstance(reply, wire.StreamError):
+                    raise Unavailable(f"tts: {reply.message}")
+        except _BROKEN as error:
+            self._done = True
+            raise Unavailable(f"tts: {error or type(error).__name__}") from error
+
+    async def _send(self, message: wire.Message) -> None:
+        try:
+            await self._socket.send_str(message.model_dump_json())
+        except _BROKEN as error:
+            raise Unavailable(f"tts: {error or type(error).__name__}") from error
+
+
+async def _receive(socket: aiohttp.ClientWebSocketResponse, timeout_s: float) -> str | bytes:
+    """The next text or binary message. Raises ConnectionError when the stream ends instead."""
+    message = await socket.receive(timeout=timeout_s)
+    if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+        raise ConnectionError(f"the stream closed ({socket.close_code})")
+    data: str | bytes = message.data
+    return data

@@ -1,0 +1,107 @@
+"""One reply: the model's words become segments of speech in a voice, and it is known which of them were heard."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from daemons.agent.peers import Peers, Speech
+from daemons.agent.playout import Voice
+from daemons.errors import CallboxError
+from daemons.wire import TraceEvent, TtsSegment
+
+# A sentence has ended when white space follows its mark, so that 3.5 and example.com hold together; CJK marks need none
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)]*\s|[。！？]")
+
+
+@dataclass(slots=True)
+class Reply:
+    """`caller` is what it answers, "" for an announcement."""
+
+    generation: int
+    caller: str
+    voice: Voice
+    keep_caller: bool  # in the history, though the reply was cancelled unheard: the caller will not say it again
+    segments: list[TtsSegment] = field(default_factory=list)
+    _begun: int = 0
+
+    async def speak(self, pieces: AsyncGenerator[str, None], peers: Peers, trace: Callable[[TraceEvent], None]) -> None:
+        """Speak what `pieces` yields into the voice. Raises Unavailable when a worker fails for good."""
+        speech = await peers.speech()
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_write(pieces, speech, trace))
+                both.create_task(self._listen(speech, trace))
+        except* CallboxError as group:
+            raise group.exceptions[0] from group
+        finally:
+            await speech.cancel()
+        self.voice.end()
+
+    async def _listen(self, speech: Speech, trace: Callable[[TraceEvent], None]) -> None:
+        first = True
+        async for part in speech:
+            if isinstance(part, TtsSegment):
+                self.segments.append(part)
+                continue
+            if first:
+                trace("tts_first_chunk")
+                first = False
+            self.voice.feed(part)
+
+    @property
+    def text(self) -> str:
+        return _join(segment.text for segment in self.segments)
+
+    def begun(self, played_samples: int) -> str | None:
+        """The text of all segments that have begun to be played, when that is more than at the last call."""
+        begun = sum(segment.from_sample < played_samples for segment in self.segments)
+        if begun == self._begun:
+            return None
+        self._begun = begun
+        return _join(segment.text for segment in self.segments[:begun])
+
+    def heard(self, played_samples: int) -> str:
+        """The words that were played: whole segments, and of the last one the share that its audio had reached."""
+        words: list[str] = []
+        for segment in self.segments:
+            share = (played_samples - segment.from_sample) / max(1, segment.samples)
+            if share >= 1:
+                words.append(segment.text)
+            elif share > 0:
+                all_words = segment.text.split()
+                words.append(" ".join(all_words[: int(share * len(all_words))]))
+        return _join(words)
+
+
+async def _write(pieces: AsyncGenerator[str, None], speech: Speech, trace: Callable[[TraceEvent], None]) -> None:
+    first = True
+    async with aclosing(pieces) as texts:
+        async for text in texts:
+            if first:
+                trace("tts_requested")
+                first = False
+            await speech.write(text)
+    await speech.end()
+
+
+async def first_sentences(pieces: AsyncGenerator[str, None], most: int) -> AsyncGenerator[str, None]:
+    """Pass text on until `most` sentences have ended, then stop its source."""
+    text = ""
+    async with aclosing(pieces) as source:
+        async for piece in source:
+            before, text = len(text), text + piece
+            ends = [found.end() for found in _SENTENCE_END.finditer(text)]
+            if len(ends) >= most:
+                yield text[before : ends[most - 1]]
+                return
+            yield piece
+
+
+async def as_written(text: str) -> AsyncGenerator[str, None]:
+    yield text
+
+
+def _join(texts: Iterable[str]) -> str:
+    return " ".join(text.strip() for text in texts if text.strip())

@@ -1,0 +1,184 @@
+"""The agent's side of one LiveKit room: the caller's audio in, the agent's audio, captions, state and traces out."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from livekit import rtc
+
+from daemons import wire
+from daemons.agent.playout import QUEUE_MS
+from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Samples
+from daemons.errors import Unavailable
+from daemons.media import Rooms, join_token
+from daemons.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
+OUTBOX_MESSAGES = 256
+CAPTURE_FRAMES = 50  # 10 ms each; an agent that falls further behind drops the oldest
+
+
+class CallRoom:
+    """Made, opened and closed once. What happens in it is told through the callbacks given to `open`.
+
+    Captions, state and traces go out in order from a bounded outbox: a slow data channel never holds up the audio.
+    """
+
+    def __init__(self, settings: Settings, rooms: Rooms, name: str) -> None:
+        self._settings = settings
+        self._rooms = rooms
+        self._name = name
+        self._room = rtc.Room()
+        self._source = rtc.AudioSource(TTS_RATE_HZ, 1, queue_size_ms=QUEUE_MS + 20)
+        self._outbox: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue(OUTBOX_MESSAGES)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._track_sid = ""
+        self._caller_track_sid = ""
+        self._on_audio: Callable[[Samples], None] = lambda _: None
+        self._on_audible: Callable[[], None] = lambda: None
+        self._on_caller: Callable[[bool, bool], None] = lambda _present, _on_purpose: None
+        self._on_text: Callable[[str], None] = lambda _: None
+        self._on_lost: Callable[[str], None] = lambda _: None
+
+    async def open(
+        self,
+        *,
+        on_audio: Callable[[Samples], None],
+        on_audible: Callable[[], None],
+        on_caller: Callable[[bool, bool], None],
+        on_text: Callable[[str], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        """Create the room, join it and publish the agent's track.
+
+        on_audio(int16 [n] at 16 kHz), as it comes. on_audible: the caller can hear the agent. on_caller(present,
+        on_purpose): came or went. on_text: the caller typed. on_lost(why): the room is gone for good.
+        Raises Unavailable.
+        """
+        self._on_audio, self._on_audible, self._on_caller = on_audio, on_audible, on_caller
+        self._on_text, self._on_lost = on_text, on_lost
+        await self._rooms.create(self._name)
+        self._room.on("track_subscribed", self._on_track)
+        self._room.on("participant_connected", lambda person: self._presence(person, True))
+        self._room.on("participant_disconnected", lambda person: self._presence(person, False))
+        self._room.on("local_track_subscribed", lambda _track: self._on_audible())
+        self._room.on("disconnected", lambda reason: self._on_lost(rtc.DisconnectReason.Name(reason)))
+        self._room.register_text_stream_handler(wire.CHAT_TOPIC, self._on_chat)
+        token = join_token(self._settings, self._name, wire.AGENT_IDENTITY, agent=True)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._room.connect(self._settings.livekit_url, token, rtc.RoomOptions(auto_subscribe=True))
+                track = rtc.LocalAudioTrack.create_audio_track("voice", self._source)
+                options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+                publication = await self._room.local_participant.publish_track(track, options)
+        except (rtc.ConnectError, TimeoutError) as error:
+            raise Unavailable(f"the media server did not let the agent in: {error or 'time-out'}") from error
+        self._track_sid = publication.sid
+        self._spawn(self._send_outbox())
+        for person in self._room.remote_participants.values():
+            self._presence(person, True)
+
+    async def close(self, ended: wire.CallEnded) -> None:
+        """Say why, delete the room and leave nothing behind. Bounded, never raises."""
+        if self._room.isconnected():
+            with contextlib.suppress(TimeoutError, rtc.participant.PublishDataError):
+                await asyncio.wait_for(self._publish(wire.ENDED_TOPIC, ended.model_dump_json()), CLOSE_TIMEOUT_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self._rooms.delete(self._name)
+        except Unavailable as error:
+            log.warning("%s: %s; the server's own time-out will end it", self._name, error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._room.disconnect(), CLOSE_TIMEOUT_S)
+        await self._source.aclose()
+
+    # The playout's sink
+
+    @property
+    def queued_ms(self) -> float:
+        return self._source.queued_duration * 1000
+
+    async def play(self, samples: Samples) -> None:
+        await self._source.capture_frame(rtc.AudioFrame(samples.tobytes(), TTS_RATE_HZ, 1, len(samples)))
+
+    def clear(self) -> None:
+        self._source.clear_queue()
+
+    # What the page is told
+
+    def tell_state(self, state: wire.AgentState) -> None:
+        self._post(lambda: self._room.local_participant.set_attributes({wire.AGENT_STATE_ATTRIBUTE: state}))
+
+    def tell_trace(self, record: dict[str, Any]) -> None:
+        self._post(lambda: self._publish(wire.TRACE_TOPIC, json.dumps(record)))
+
+    def caption(self, text: str, *, segment: str, caller: bool, final: bool) -> None:
+        """`text` is the whole segment so far; a later one of the same segment takes its place."""
+        attributes = {
+            "lk.segment_id": segment,
+            "lk.transcription_final": "true" if final else "false",
+            "lk.transcribed_track_id": self._caller_track_sid if caller else self._track_sid,
+        }
+        self._post(
+            lambda: self._room.local_participant.send_text(text, topic=wire.TRANSCRIPTION_TOPIC, attributes=attributes)
+        )
+
+    # Inside
+
+    def _post(self, send: Callable[[], Awaitable[object]]) -> None:
+        try:
+            self._outbox.put_nowait(send)
+        except asyncio.QueueFull:
+            log.warning("%s: the data channel does not keep up; a caption or trace is dropped", self._name)
+
+    async def _send_outbox(self) -> None:
+        while True:
+            send = await self._outbox.get()
+            try:
+                await asyncio.wait_for(send(), CLOSE_TIMEOUT_S)
+            except Exception as error:  # rtc raises bare RuntimeError and Exception
+                log.warning("%s: not sent: %s", self._name, error or type(error).__name__)
+
+    async def _publish(self, topic: str, payload: str) -> None:
+        await self._room.local_participant.publish_data(payload, topic=topic)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _presence(self, person: rtc.RemoteParticipant, present: bool) -> None:
+        if person.identity == wire.CALLER_IDENTITY:
+            self._on_caller(present, person.disconnect_reason == rtc.DisconnectReason.CLIENT_INITIATED)
+
+    def _on_track(
+        self, track: rtc.Track, publication: rtc.RemoteTrackPublication, person: rtc.RemoteParticipant
+    ) -> None:
+        if track.kind == rtc.TrackKind.KIND_AUDIO and person.identity == wire.CALLER_IDENTITY:
+            self._caller_track_sid = publication.sid
+            self._spawn(self._read(track))
+
+    async def _read(self, track: rtc.Track) -> None:
+        stream = rtc.AudioStream(track, sample_rate=STT_RATE_HZ, num_channels=1, capacity=CAPTURE_FRAMES)
+        try:
+            async for event in stream:
+                self._on_audio(np.frombuffer(event.frame.data, np.int16))
+        finally:
+            await stream.aclose()
+
+    def _on_chat(self, reader: rtc.TextStreamReader, identity: str) -> None:
+        async def read() -> None:
+            text = await asyncio.wait_for(reader.read_all(), CLOSE_TIMEOUT_S)
+            if identity == wire.CALLER_IDENTITY and text.strip():
+                self._on_text(text.strip()[:1000])
+
+        self._spawn(read())
