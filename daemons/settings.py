@@ -24,7 +24,9 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
 
     profile: Literal["cpu", "gpu", "runpod"] = "cpu"
     var_dir: Path = ROOT / "var"
@@ -144,7 +146,7 @@ class Settings(BaseSettings):
 
 def load() -> Settings:
     """Read the settings of this process. Raises ConfigurationError with one line a bad setting."""
-    var_dir = Path(os.environ.get(f"{PREFIX}VAR_DIR") or ROOT / "var")
+    var_dir = this_var_dir()
     kept = var_dir / "callbox.env"
     files = [var_dir / "secrets.env", kept]
     profile = os.environ.get(f"{PREFIX}PROFILE") or _value_in(kept, "PROFILE")
@@ -164,6 +166,11 @@ def load() -> Settings:
         raise ConfigurationError("bad settings:\n  " + "\n  ".join(lines)) from None
     except OSError as error:
         raise ConfigurationError(f"settings cannot be read: {error}") from error
+
+
+def this_var_dir() -> Path:
+    """Where this box keeps its state; also told when its settings are bad."""
+    return Path(os.environ.get(f"{PREFIX}VAR_DIR") or ROOT / "var").absolute()
 
 
 def given() -> dict[str, str]:

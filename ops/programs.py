@@ -1,0 +1,129 @@
+"""The programs of the box: what supervisord runs, in the order in which they start."""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from daemons.errors import ConfigurationError
+from daemons.settings import Settings
+
+PROBE_TIMEOUT_S = 2.0
+DAEMONS = ("stt", "llm", "tts", "agent", "token", "monitor")
+STOP_ORDER = ("token", "agent", "monitor", "stt", "llm", "tts", "livekit", "nginx", "redis")
+NGINX_SAYS = "callbox door\n"
+
+
+@dataclass(frozen=True)
+class Program:
+    name: str
+    command: tuple[str, ...]
+    ports: tuple[tuple[str, str, int], ...]  # (tcp or udp, setting, how far behind it)
+    stop_wait_s: int = 10
+
+    @property
+    def is_daemon(self) -> bool:
+        """Is it ours, with health at port+1?"""
+        return self.name in DAEMONS
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a program can do its work, and why not; `facts` are its own words at /health."""
+
+    ready: bool
+    why_not: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def programs(settings: Settings, livekit_bin: Path | str = "livekit-server") -> tuple[Program, ...]:
+    etc = settings.var_dir / "etc"
+    all_programs = []
+    if not settings.redis_url:
+        redis = (_system("redis-server"), str(etc / "redis.conf"))
+        all_programs.append(Program("redis", redis, (("tcp", "redis_port", 0),)))
+    livekit_ports = [("tcp", "livekit_port", 0), ("udp", "livekit_udp_port", 0)]
+    door_ports = [("tcp", "http_port", 0)]
+    if settings.public_host:
+        livekit_ports.append(("tcp", "livekit_tcp_port", 0))
+        if not settings.tls_by_proxy:
+            door_ports.append(("tcp", "https_port", 0))
+    livekit = (str(livekit_bin), "--config", str(etc / "livekit.yaml"))
+    all_programs.append(Program("livekit", livekit, tuple(livekit_ports)))
+    for name in DAEMONS:
+        command = (sys.executable, "-m", f"daemons.{name}")
+        ports = tuple(("tcp", f"{name}_port", offset) for offset in (0, 1))
+        all_programs.append(Program(name, command, ports, stop_wait_s=round(settings.drain_s) + 5))
+    nginx = (_system("nginx"), "-c", str(etc / "nginx.conf"))
+    all_programs.append(Program("nginx", nginx, tuple(door_ports)))
+    return tuple(all_programs)
+
+
+async def probe(settings: Settings, program: Program) -> Readiness:
+    """Ask the program itself; at most PROBE_TIMEOUT_S."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            if program.name == "redis":
+                return await _probe_redis(settings.redis_port)
+            async with aiohttp.ClientSession() as http:
+                if program.name == "livekit":
+                    return await _expect(http, f"http://127.0.0.1:{settings.livekit_port}/", "OK")
+                if program.name == "nginx":
+                    said = await _expect(http, f"{settings.door_url}/healthz", NGINX_SAYS)
+                    return said if not said.ready else await _expect(http, f"{settings.door_url}/", "")
+                port = getattr(settings, f"{program.name}_port")
+                return await _probe_daemon(http, program.name, port + 1)
+    except TimeoutError:
+        return Readiness(False, f"no answer within {PROBE_TIMEOUT_S:g} s")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return Readiness(False, str(error) or type(error).__name__)
+
+
+async def probe_all(settings: Settings, chosen: tuple[Program, ...]) -> dict[str, Readiness]:
+    answers = await asyncio.gather(*(probe(settings, program) for program in chosen))
+    return {program.name: answer for program, answer in zip(chosen, answers, strict=True)}
+
+
+async def _probe_redis(port: int) -> Readiness:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"PING\r\n")
+        said = (await reader.readline()).decode(errors="replace").strip()
+    finally:
+        writer.close()
+    return Readiness(said == "+PONG", "" if said == "+PONG" else f"it says {said!r}")
+
+
+async def _expect(http: aiohttp.ClientSession, url: str, body: str) -> Readiness:
+    async with http.get(url) as response:
+        said = await response.text()
+    if response.status != 200:
+        return Readiness(False, f"{url} answers {response.status}")
+    if body and said != body:
+        return Readiness(False, f"{url} says {said[:60]!r}: another program has this port")
+    return Readiness(True)
+
+
+async def _probe_daemon(http: aiohttp.ClientSession, name: str, port: int) -> Readiness:
+    async with http.get(f"http://127.0.0.1:{port}/health") as response:
+        facts = json.loads(await response.text())
+    if not isinstance(facts, dict) or facts.get("role") != name:
+        return Readiness(False, f"port {port} answers for something else than {name}")
+    async with http.get(f"http://127.0.0.1:{port}/readyz") as response:
+        said = (await response.text()).strip()
+    return Readiness(response.status == 200, "" if response.status == 200 else said, facts)
+
+
+def _system(name: str) -> str:
+    """A program that Debian puts where only root's PATH looks."""
+    path = os.pathsep.join((os.defpath, "/usr/local/sbin", "/usr/sbin", "/sbin"))
+    found = shutil.which(name) or shutil.which(name, path=path)
+    if found is None:
+        raise ConfigurationError(f"{name} is not installed; run `bash post_start.sh` as root, or have it installed")
+    return found

@@ -1,0 +1,66 @@
+"""How long steps show themselves: a bar on a terminal, a line now and then in a log."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TransferSpeedColumn as SpeedColumn
+
+console = Console(highlight=False, soft_wrap=True)
+
+LINE_EVERY_S = 15.0
+
+OnBytes = Callable[[int, int | None], None]
+"""(bytes so far, bytes in all or None)"""
+
+
+@contextlib.contextmanager
+def bytes_bar(what: str) -> Iterator[OnBytes]:
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), SpeedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+        return
+    line = _every(LINE_EVERY_S)
+    console.print(what)
+
+    def say(done: int, total: int | None) -> None:
+        if line():
+            console.print(f"{what}: {done / 1e6:.0f} of {f'{total / 1e6:.0f}' if total else '?'} MB")
+
+    yield say
+
+
+@contextlib.contextmanager
+def spinner(what: str) -> Iterator[Callable[[str], None]]:
+    """For work of unknown length; what is yielded shows its latest word."""
+    if console.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda word: progress.update(task, description=f"{what}: {word[:80]}")
+        return
+    line = _every(LINE_EVERY_S)
+    console.print(what)
+
+    def say(word: str) -> None:
+        if line():
+            console.print(f"{what}: {word[:80]}")
+
+    yield say
+
+
+def _every(seconds: float) -> Callable[[], bool]:
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        if time.monotonic() - last < seconds:
+            return False
+        last = time.monotonic()
+        return True
+
+    return due
