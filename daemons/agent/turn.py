@@ -219,13 +219,14 @@ class Turn:
             self._onset_ms = 0.0
         silence_ms = window.at_ms - self._last_speech_ms
         onset = self._onset_ms >= self.timing.onset_ms
+        too_long = self._open and window.at_ms - self._opened_ms >= self.timing.max_utterance_ms
         match self.state:
             case State.LISTENING if onset:
                 self.state = State.HEARING
                 return self._open_utterance()
-            case State.HEARING if silence_ms >= self.timing.endpoint_ms:
+            case State.HEARING if too_long or silence_ms >= self.timing.endpoint_ms:
                 return self._on_pause()
-            case State.DECIDING | State.THINKING if onset:
+            case State.DECIDING | State.THINKING if onset and not too_long:
                 return self._go_on()
             case State.SPEAKING if onset:
                 self.state = State.INTERRUPTED
