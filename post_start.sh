@@ -50,12 +50,12 @@ missing_packages() {
     has_library libstdc++.so.6 || echo libstdc++6
 }
 
+policy=/usr/sbin/policy-rc.d
+restore_policy() {
+    rm -f "$policy"
+    [ ! -e "$policy.callbox" ] || mv "$policy.callbox" "$policy"
+}
 apt_install() { # without starting the services that the packages bring; the machine's own policy comes back at the end
-    local policy=/usr/sbin/policy-rc.d
-    restore_policy() {
-        rm -f "$policy"
-        [ ! -e "$policy.callbox" ] || mv "$policy.callbox" "$policy"
-    }
     [ ! -e "$policy" ] || mv "$policy" "$policy.callbox"
     trap restore_policy EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy"
