@@ -60,9 +60,6 @@ class Service(Protocol):
 
     def routes(self) -> Iterable[web.AbstractRouteDef]: ...
 
-    async def leases_changed(self, leases: tuple[Lease, ...]) -> None:
-        """What the registry says of this worker's slots, at each heartbeat and soon after each change."""
-
     async def drain(self) -> None:
         """Return when the work that SIGTERM should wait for is done; bounded from outside by `drain_s`."""
 
@@ -79,6 +76,7 @@ class Runtime:
         self.health = Block()
         self.registry: Registry = connect(settings.redis)
         self.draining = asyncio.Event()
+        self.on_leases: Callable[[tuple[Lease, ...]], None] | None = None  # at each heartbeat, soon after each change
         self._max_fence = 0
         self._loaded = False
         self._stopping = asyncio.Event()
@@ -259,7 +257,8 @@ class Runtime:
                 continue
             self._leases = beat.leases
             self._max_fence = max([self._max_fence, *(lease.fence for lease in beat.leases)])
-            await self._service.leases_changed(beat.leases)
+            if self.on_leases is not None:
+                self.on_leases(beat.leases)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
 

@@ -212,11 +212,14 @@ class CallQueued(Message):
     eta_s: float | None
 
 
+Refusal = Literal["full", "unavailable", "forbidden", "not_found", "bad_request"]
+
+
 class CallRefused(Message):
     """Any error: what happened and what to do, in words."""
 
     status: Literal["refused"] = "refused"
-    error: Literal["full", "unavailable", "forbidden", "not_found", "bad_request"]
+    error: Refusal
     message: str
     retry_after_s: float | None = None
 

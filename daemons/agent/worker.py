@@ -34,6 +34,7 @@ class Agent:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        runtime.on_leases = self._leases_changed
         self._settings = runtime.settings
         self.slots = runtime.settings.slots
         self._rooms = Rooms(runtime.settings)
@@ -57,7 +58,7 @@ class Agent:
             self._vads.append(vad)
         return self._settings.vad_model
 
-    async def leases_changed(self, leases: tuple[Lease, ...]) -> None:
+    def _leases_changed(self, leases: tuple[Lease, ...]) -> None:
         listed = {(lease.call, lease.fence): lease for lease in leases}
         for lease_id, (call, _) in self._running.items():
             if lease_id not in listed:
