@@ -20,6 +20,7 @@ export interface Words {
   mute: string
   unmute: string
   muted: string
+  notReady: string
   volume: string
   soundOn: string
   soundBlocked: string
@@ -63,6 +64,7 @@ const en: Words = {
   mute: 'Mute',
   unmute: 'Unmute',
   muted: 'You are muted: the agent does not hear you.',
+  notReady: 'Not ready',
   volume: 'Volume',
   soundOn: 'Turn sound on',
   soundBlocked: 'Your browser holds the sound back until you click.',
@@ -118,7 +120,7 @@ const en: Words = {
       'The microphone could not be started; another program may be using it.',
       'Close that program or choose another microphone, then try again.',
     ],
-    microphone_failed: ['The microphone did not start. {message}', 'Try again, or choose another microphone.'],
+    microphone_failed: ['The microphone did not start ({message}).', 'Try again, or choose another microphone.'],
     microphone_lost: [
       'The microphone is gone: unplugged, or taken away by the system.',
       'Turn it on again below, or choose another.',
@@ -138,7 +140,7 @@ const en: Words = {
     ],
     page_outdated: ['A part of this page could not be loaded.', 'Reload the page and call again.'],
     signal_blocked: [
-      'The call could not be connected: the media server does not answer. {message}',
+      'The call could not be connected: the media server does not answer ({message}).',
       'Try again. If it stays so, your network or a proxy may be blocking WebSockets.',
     ],
     media_blocked: [
@@ -164,6 +166,7 @@ const zh: Words = {
   mute: '静音',
   unmute: '取消静音',
   muted: '您已静音，对方听不到您的声音。',
+  notReady: '未就绪',
   volume: '音量',
   soundOn: '打开声音',
   soundBlocked: '浏览器需要您点击一下才会播放声音。',
@@ -224,7 +227,7 @@ const zh: Words = {
     microphone_refused: ['本页未获准使用麦克风。', '请在地址栏旁的网站设置（以及系统隐私设置）中允许，然后重试。'],
     microphone_missing: ['没有找到麦克风。', '请接上或打开麦克风，然后重试。'],
     microphone_busy: ['麦克风无法启动，可能正被其他程序使用。', '请关闭那个程序或换一个麦克风，然后重试。'],
-    microphone_failed: ['麦克风没有启动。{message}', '请重试，或换一个麦克风。'],
+    microphone_failed: ['麦克风没有启动（{message}）。', '请重试，或换一个麦克风。'],
     microphone_lost: ['麦克风断开了：被拔出或被系统收回。', '请在下方重新打开，或换一个麦克风。'],
     full: ['线路全忙，排队也已满。', '请稍后再试。'],
     unavailable: ['服务暂时无法接听：{message}', '请稍后再试。'],
@@ -234,7 +237,7 @@ const zh: Words = {
     unreachable: ['服务没有应答。', '请检查网络，并确认服务正在运行（`callbox status`），然后重试。'],
     odd_reply: ['入口可达，但后面的服务没有应答（HTTP {message}）。', '服务可能正在启动，请稍后再试。管理者可查看 `callbox status`。'],
     page_outdated: ['本页有一部分未能加载。', '请刷新页面后再次呼叫。'],
-    signal_blocked: ['无法接通：媒体服务没有应答。{message}', '请重试。若仍如此，网络或代理可能阻止了 WebSocket。'],
+    signal_blocked: ['无法接通：媒体服务没有应答（{message}）。', '请重试。若仍如此，网络或代理可能阻止了 WebSocket。'],
     media_blocked: [
       '呼叫已接通，但您与服务之间的声音无法传输。',
       '可能被防火墙或 VPN 阻断：请换一个网络，或请管理者开放媒体端口。',

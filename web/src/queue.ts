@@ -30,6 +30,7 @@ export async function* waitInQueue(
         yield reply
       }
     }
+    if (signal.aborted) return
     try {
       yield await api.poll(ticket)
       reachedAt = performance.now()

@@ -47,6 +47,7 @@ let streams = 0
 
 export class CallRoom {
   private readonly room = new Room({
+    disconnectOnPageLeave: false, // Call.pageHidden sees to it
     reconnectPolicy: {
       nextRetryDelayInMs: ({ retryCount, elapsedMs }) =>
         elapsedMs > RECONNECT_FOR_MS ? null : Math.min(250 * 2 ** retryCount, 3_000) * (0.5 + Math.random()),
@@ -55,6 +56,7 @@ export class CallRoom {
   private readonly microphone: LocalAudioTrack
   private readonly voice: HTMLAudioElement
   private readonly handler: RoomHandler
+  private inside = false
   /** Every id that the caller's track has had; a reconnection gives it a new one. */
   private readonly ownTracks = new Set<string>()
 
@@ -81,6 +83,7 @@ export class CallRoom {
       if (muted) await joined.microphone.mute()
       const url = new URL(granted.url, location.href).href.replace(/^http/, 'ws')
       await joined.room.connect(url, granted.token)
+      joined.inside = true
       await joined.room.localParticipant.publishTrack(joined.microphone, { source: Track.Source.Microphone })
     } catch (error) {
       joined.leave()
@@ -137,7 +140,10 @@ export class CallRoom {
         this.lookForAgent()
       })
       .on(RoomEvent.DataReceived, (payload, _participant, _kind, topic) => this.receive(payload, topic))
-      .on(RoomEvent.Disconnected, (reason) => handler.disconnected(whyGone(reason)))
+      .on(RoomEvent.Disconnected, (reason) => {
+        // Before that it is `join` that fails
+        if (this.inside) handler.disconnected(whyGone(reason))
+      })
     room.registerTextStreamHandler(TRANSCRIPTION_TOPIC, (reader, { identity }) => void this.caption(reader, identity))
   }
 

@@ -53,7 +53,9 @@ export class View {
     if (state.microphone !== before?.microphone) this.drawMicrophones(state)
     if (state.captions !== before?.captions) this.drawCaptions(state.captions)
     if (state.turn !== before?.turn) this.drawTimeline(state)
-    this.conversation.hidden = state.captions.length === 0 && this.timeline.hidden
+    const talk = state.captions.length > 0 || !this.timeline.hidden
+    this.conversation.hidden = !talk
+    this.conversation.parentElement?.classList.toggle('talk', talk)
     // Who works by keyboard must not lose the place when a button goes
     if (focused instanceof HTMLElement && focused !== document.body && !focused.checkVisibility()) this.mainAction(state).focus()
     if (state.phase === 'key' && before?.phase !== 'key') this.keyInput.focus()
@@ -70,9 +72,8 @@ export class View {
     const name = shown(state)
     document.documentElement.dataset.state = name
     this.state.dataset.state = name
-    const [title, hint] = words.shown[name]
-    say(this.state, title)
-    say(this.hint, state.phase === 'ended' ? this.ending(state) : state.muted && state.phase === 'in_call' ? words.muted : hint)
+    say(this.state, name === 'idle' && state.problem ? words.notReady : words.shown[name][0])
+    say(this.hint, this.hintOf(state))
     say(this.queue, state.phase === 'queued' && state.queue ? this.place(state.queue) : '')
     this.drawProblem(state)
     this.key.hidden = state.phase !== 'key'
@@ -81,9 +82,17 @@ export class View {
     this.soundBlocked.hidden = !state.soundBlocked
   }
 
-  private ending({ ending, problem }: State): string {
+  private hintOf(state: State): string {
     const { words } = this
-    if (!ending || problem) return ''
+    if (state.phase === 'ended') return this.ending(state)
+    if (state.problem && state.phase === 'idle') return ''
+    if (state.phase === 'in_call' && state.linkUp && state.muted) return words.muted
+    return words.shown[shown(state)][1]
+  }
+
+  private ending({ ending }: State): string {
+    const { words } = this
+    if (!ending) return ''
     if (ending.by === 'caller') return words.endedByCaller
     return ending.said ? (words.ended[ending.said.reason] ?? ending.said.message) : words.endedByAgent
   }
