@@ -153,11 +153,11 @@ def load() -> Settings:
     if profile:
         files.insert(0, ROOT / "etc/profiles" / f"{profile}.env")
     try:
-        settings = Settings(_env_file=tuple(files), var_dir=var_dir)  # type: ignore[call-arg]
+        settings = Settings(_env_file=tuple(files), var_dir=var_dir)
         if settings.profile != "runpod":
             return settings
         pod = {name: value for name, value in _pod(settings).items() if name not in settings.model_fields_set}
-        return Settings(_env_file=tuple(files), var_dir=var_dir, **pod)  # type: ignore[call-arg]
+        return Settings(_env_file=tuple(files), var_dir=var_dir, **pod)
     except ValidationError as error:
         lines = [
             f"{PREFIX}{'_'.join(str(at) for at in problem['loc']).upper() or '*'}: {problem['msg']}"

@@ -74,8 +74,6 @@ async def _fetch_once(session: aiohttp.ClientSession, url: str, part: Path, on_b
                 file.write(chunk)
                 done += len(chunk)
                 on_bytes(done, total)
-        if total is not None and done < total:
-            raise aiohttp.ClientPayloadError(f"ended after {done} of {total} bytes")
 
 
 def fetch_wheel(requirement: str, folder: Path, on_bytes: OnBytes) -> Path:
