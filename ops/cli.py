@@ -1,5 +1,6 @@
 """`callbox`: what a person, a cron job or CI runs against the box."""
 
+import asyncio
 import json
 import sys
 import traceback
@@ -11,6 +12,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from daemons import settings as settings_module
+from daemons.audio import read_wav, wav_bytes
 from daemons.errors import CallboxError, ConfigurationError
 from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED
 from ops import box, kept, models
@@ -103,6 +105,28 @@ def doctor(
         _write_json(json_file, [finding._asdict() for finding in findings])
     if any(finding.verdict == "wrong" for finding in findings):
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def call(
+    say: Annotated[
+        list[str] | None, typer.Option("--say", metavar="TEXT", help="Say this; may be given often.")
+    ] = None,
+    wav: Annotated[list[Path] | None, typer.Option("--wav", metavar="FILE", help="Say this 16-bit WAV file.")] = None,
+    turns: Annotated[int | None, typer.Option("--turns", min=1, help="Go on for so many turns, over and over.")] = None,
+    record: Annotated[Path | None, typer.Option("--record", metavar="OUT.wav", help="Write what was heard.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Call the box as a person without a browser would; show what was said and how long each step took."""
+    from ops import caller  # noqa: PLC0415 - LiveKit's library takes a second to load, and only this command needs it
+
+    settings = settings_module.load()
+    wavs = [read_wav(path) for path in wav or []]
+    report, heard = asyncio.run(caller.call(settings, say=say or [], wavs=wavs, turns=turns, console=console))
+    if record is not None:
+        record.write_bytes(wav_bytes(heard))
+    if json_file is not None:
+        _write_json(json_file, report.model_dump())
 
 
 @models_app.command("list")

@@ -1,0 +1,212 @@
+"""`callbox call`: talk to the box without a browser, and see what each turn did and took."""
+
+import asyncio
+import itertools
+import ssl
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+import numpy as np
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from daemons.audio import Pcm, level_dbfs, read_wav
+from daemons.errors import BadRequest, Unavailable
+from daemons.settings import Settings
+from ops.robot import AUDIBLE_DBFS, Robot, dial
+
+REPLY_TIMEOUT_S = 60.0
+TAIL_NS = 400_000_000  # what is still on its way when the agent has sent its last frame
+GREETING_TIMEOUT_S = 20.0
+SPEECH_BELOW_PEAK_DB = 35.0
+
+FIGURES = ("eot_to_first_audio_ms", "endpointing_ms", "stt_ms", "llm_ttft_ms", "tts_ttfa_ms", "tts_first_to_publish_ms")
+
+
+class Turn(BaseModel):
+    """One question and its answer. Figures are None where an event is missing."""
+
+    said: str
+    understood: str
+    answer: str
+    cut_off: bool
+    eot_to_first_audio_ms: float | None
+    endpointing_ms: float | None
+    stt_ms: float | None
+    llm_ttft_ms: float | None
+    tts_ttfa_ms: float | None
+    tts_first_to_publish_ms: float | None
+    speech_ended_ns: int
+    answer_from_ns: int
+    answer_to_ns: int
+    events: list[dict[str, Any]]
+
+
+class Report(BaseModel):
+    call_id: str
+    greeting: str
+    turns: list[Turn]
+    ended: str | None
+
+    def figures(self) -> dict[str, list[float]]:
+        """Every turn's value of each figure that it has."""
+        return {name: [value for turn in self.turns if (value := getattr(turn, name)) is not None] for name in FIGURES}
+
+
+class Utterance(BaseModel):
+    """What the robot says: `words` for people, the audio for the box."""
+
+    model_config = {"arbitrary_types_allowed": True}
+    words: str
+    pcm: Pcm
+
+
+async def talk(robot: Robot, utterances: Sequence[Utterance]) -> Report:
+    """Hear the greeting, then say each utterance and hear its answer out. Raises Unavailable or TimeoutError."""
+    await robot.event(_is("reply_finished"), GREETING_TIMEOUT_S)
+    greeting = next((event["text"] for event in robot.events if event["event"] == "reply_heard"), "")
+    turns = []
+    for utterance in utterances:
+        await asyncio.sleep(TAIL_NS / 1e9)
+        turns.append(await _turn(robot, utterance))
+    return Report(
+        call_id=robot.call_id, greeting=greeting, turns=turns, ended=robot.ended.reason if robot.ended else None
+    )
+
+
+async def _turn(robot: Robot, utterance: Utterance) -> Turn:
+    began_ns = await robot.say(utterance.pcm)
+    ended_ns = began_ns + _speech_end_ns(utterance.pcm)
+    first = await robot.event(
+        lambda event: event["event"] == "first_frame_published" and event["t_ns"] > ended_ns, REPLY_TIMEOUT_S
+    )
+    generation = first["turn"]
+    over = await robot.event(
+        lambda event: event["event"] in ("reply_finished", "last_frame_published") and event["turn"] == generation,
+        REPLY_TIMEOUT_S,
+    )
+    heard = await robot.event(_is("reply_heard", generation), REPLY_TIMEOUT_S)
+    await asyncio.sleep(TAIL_NS / 1e9)
+    events = [event for event in robot.events if event.get("turn") == generation]
+    at = {event["event"]: event["t_ns"] for event in events}  # the last of each counts: takes replace each other
+    audible_ns = robot.heard.audible_ns(ended_ns)
+
+    def span_ms(from_event: str, to_event: str) -> float | None:
+        return _ms(at[to_event] - at[from_event]) if from_event in at and to_event in at else None
+
+    ready_ns = max(at.get("tts_first_chunk", 0), at.get("eot_committed", 0))
+    return Turn(
+        said=utterance.words,
+        understood=next((event["text"] for event in reversed(events) if event["event"] == "stt_final"), ""),
+        answer=heard["text"],
+        cut_off=any(
+            event["event"] == "eot_committed" and began_ns < event["t_ns"] < ended_ns for event in robot.events
+        ),
+        eot_to_first_audio_ms=_ms(audible_ns - ended_ns) if audible_ns is not None else None,
+        endpointing_ms=span_ms("user_stopped", "stt_requested"),
+        stt_ms=span_ms("stt_requested", "stt_final"),
+        llm_ttft_ms=span_ms("llm_requested", "llm_first_token"),
+        tts_ttfa_ms=span_ms("tts_requested", "tts_first_chunk"),
+        tts_first_to_publish_ms=_ms(at["first_frame_published"] - ready_ns) if ready_ns else None,
+        speech_ended_ns=ended_ns,
+        answer_from_ns=first["t_ns"],
+        answer_to_ns=over["t_ns"] + TAIL_NS,
+        events=events,
+    )
+
+
+async def synthesize(settings: Settings, words: str) -> Utterance:
+    """The robot's own voice is the box's TTS worker. Raises Unavailable."""
+    url = f"http://127.0.0.1:{settings.tts_port}/v1/audio/speech"
+    body = {"input": words, "response_format": "wav", "model": "tts", "voice": settings.tts_voice}
+    try:
+        async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
+            data = await response.read()
+            if response.status != 200:
+                raise Unavailable(f"the TTS worker answered {response.status}: {data[:200].decode(errors='replace')}")
+    except aiohttp.ClientError as error:
+        raise Unavailable(f"no voice for --say: the TTS worker does not answer ({error}); is the box up?") from error
+    return Utterance(words=words, pcm=read_wav(data))
+
+
+async def call(
+    settings: Settings, *, say: Sequence[str], wavs: Sequence[Pcm], turns: int | None, console: Console
+) -> tuple[Report, Pcm]:
+    """One call; what was said and what the caller heard. Prints as it goes."""
+    spoken = [Utterance(words=f"{pcm.duration_ms / 1000:.1f} s of audio", pcm=pcm) for pcm in wavs]
+    spoken += [await synthesize(settings, words) for words in say]
+    if not spoken:
+        raise BadRequest("say something: --say TEXT or --wav FILE, each as often as you like")
+    utterances = list(itertools.islice(itertools.cycle(spoken), turns or len(spoken)))
+    async with dial(
+        settings.door_url,
+        access_key=settings.access_key.get_secret_value(),
+        tls=_trust(settings),
+        on_queued=lambda queued: console.print(f"All lines are busy: number {queued.position} in the queue."),
+    ) as robot:
+        console.print(f"[dim]{robot.call_id}[/dim]")
+        report = await talk(robot, utterances)
+        heard = robot.heard.pcm()
+    _print(report, console)
+    return report, heard
+
+
+def _print(report: Report, console: Console) -> None:
+    console.print(f"agent: {report.greeting}")
+    for turn in report.turns:
+        console.print(
+            f"you:   {turn.understood}" + (f"  [dim]({turn.said})[/dim]" if turn.said != turn.understood else "")
+        )
+        console.print(f"agent: {turn.answer}")
+    table = Table(title="time line, ms", title_justify="left")
+    table.add_column("turn")
+    for name in FIGURES:
+        table.add_column(name.removesuffix("_ms").replace("_", " "), justify="right")
+    for number, turn in enumerate(report.turns, 1):
+        table.add_row(str(number), *(_cell(getattr(turn, name)) for name in FIGURES))
+    if len(report.turns) > 1:
+        columns = list(report.figures().values())
+        table.add_section()
+        table.add_row("median", *(_cell(statistics.median(values) if values else None) for values in columns))
+        table.add_row(*_worst(columns))
+    console.print(table)
+    console.print(f"n = {len(report.turns)}; end of turn → first audio is measured at the caller")
+
+
+def _worst(columns: list[list[float]]) -> list[str]:
+    """A row of P95s; below 20 values a P95 is the maximum, and is called so."""
+    if min(map(len, columns)) < 20:
+        return ["max", *(_cell(max(values, default=None)) for values in columns)]
+    return ["P95", *(_cell(float(np.percentile(values, 95))) for values in columns)]
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
+
+
+def _is(event: str, generation: int | None = None) -> Any:
+    return lambda record: record["event"] == event and generation in (None, record.get("turn"))
+
+
+def _ms(ns: int) -> float:
+    return round(ns / 1e6, 1)
+
+
+def _speech_end_ns(pcm: Pcm) -> int:
+    """The end of the last 10 ms that lie within 35 dB of the loudest, from the first sample."""
+    step = pcm.rate_hz // 100
+    levels = [level_dbfs(pcm.samples[at : at + step]) for at in range(0, len(pcm.samples) - step + 1, step)]
+    if not levels:
+        return 0
+    bound = max(max(levels) - SPEECH_BELOW_PEAK_DB, AUDIBLE_DBFS)
+    last = max((index for index, level in enumerate(levels) if level >= bound), default=len(levels) - 1)
+    return round((last + 1) * 1e7)
+
+
+def _trust(settings: Settings) -> ssl.SSLContext | None:
+    """A self-signed certificate of this box is trusted by this box's own caller."""
+    own = settings.var_dir / "etc/tls/cert.pem"
+    return ssl.create_default_context(cafile=own) if settings.public_host and own.is_file() else None

@@ -1,0 +1,237 @@
+"""A robot caller: dials as the page does, speaks PCM in real time, records what it hears, keeps every event.
+
+All times are CLOCK_MONOTONIC in ns, so that they stand on one line with the traces of agents on the same machine.
+"""
+
+import asyncio
+import contextlib
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import numpy as np
+from livekit import rtc
+from pydantic import TypeAdapter
+
+from daemons import wire
+from daemons.audio import FRAME_MS, Pcm, Samples, level_dbfs
+from daemons.errors import AtCapacity, Unavailable
+
+RATE_HZ = 48_000
+FRAME_SAMPLES = RATE_HZ * FRAME_MS // 1000
+AUDIBLE_DBFS = -50.0
+CONNECT_TIMEOUT_S = 15.0
+QUEUE_POLL_S = 1.0
+SECRET_HEADER = "X-Call-Secret"  # noqa: S105 - a header's name
+
+_answer: TypeAdapter[wire.CallGranted | wire.CallQueued | wire.CallRefused] = TypeAdapter(
+    wire.CallGranted | wire.CallQueued | wire.CallRefused
+)
+
+
+@dataclass(slots=True)
+class Heard:
+    """The agent's track on the robot's time line: gaps are silence of their true length."""
+
+    began_ns: int = 0
+    blocks: list[Samples] = field(default_factory=list)
+    length: int = 0
+
+    def add(self, samples: Samples, at_ns: int) -> None:
+        """`samples` (int16 [n] at 48 kHz) ended at `at_ns`."""
+        if not self.blocks:
+            self.began_ns = at_ns - round(len(samples) / RATE_HZ * 1e9)
+        missing = round((at_ns - self.began_ns) * RATE_HZ / 1e9) - self.length - len(samples)
+        if missing > RATE_HZ // 5:  # less is jitter of the delivery
+            self._append(np.zeros(missing, np.int16))
+        self._append(samples)
+
+    def audible_ns(self, after_ns: int) -> int | None:
+        """When the first audible 10 ms after this moment began."""
+        step = RATE_HZ // 100
+        samples = self.pcm().samples
+        start = max(0, round((after_ns - self.began_ns) * RATE_HZ / 1e9))
+        for at in range(start, len(samples) - step, step):
+            if level_dbfs(samples[at : at + step]) > AUDIBLE_DBFS:
+                return self.began_ns + round(at / RATE_HZ * 1e9)
+        return None
+
+    def between(self, from_ns: int, to_ns: int) -> Pcm:
+        first, last = (max(0, round((at - self.began_ns) * RATE_HZ / 1e9)) for at in (from_ns, to_ns))
+        return Pcm(self.pcm().samples[first:last], RATE_HZ)
+
+    def pcm(self) -> Pcm:
+        return Pcm(np.concatenate(self.blocks) if self.blocks else np.zeros(0, np.int16), RATE_HZ)
+
+    def _append(self, samples: Samples) -> None:
+        self.blocks.append(samples)
+        self.length += len(samples)
+
+
+class Robot:
+    """One call, from `dial` to hang-up."""
+
+    def __init__(self) -> None:
+        self.call_id = ""
+        self.heard = Heard()
+        self.events: list[dict[str, Any]] = []
+        self.ended: wire.CallEnded | None = None
+        self._room = rtc.Room()
+        self._source = rtc.AudioSource(RATE_HZ, 1, queue_size_ms=100)
+        self._to_say: asyncio.Queue[tuple[Samples, asyncio.Future[int]]] = asyncio.Queue()
+        self._happened = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def say(self, pcm: Pcm) -> int:
+        """Speak in real time; returns when the first sample was sent, in ns, once the last one is."""
+        began: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        await self._to_say.put((pcm.resampled(RATE_HZ).samples, began))
+        began_ns = await began
+        await asyncio.sleep(max(0.0, began_ns / 1e9 + pcm.duration_ms / 1000 - time.monotonic()))
+        return began_ns
+
+    async def event(self, matches: Callable[[dict[str, Any]], bool], timeout_s: float) -> dict[str, Any]:
+        """The first trace event that matches, past or to come. Raises TimeoutError; Unavailable when the call ends."""
+
+        def found() -> dict[str, Any] | None:
+            return next((event for event in self.events if matches(event)), None)
+
+        async with asyncio.timeout(timeout_s), self._happened:
+            await self._happened.wait_for(lambda: found() is not None or self.ended is not None)
+        if (event := found()) is None:
+            raise Unavailable(f"the call ended: {self.ended.message if self.ended else ''}")
+        return event
+
+    async def join(self, granted: wire.CallGranted) -> None:
+        self.call_id = granted.call_id
+        self._room.on("data_received", self._on_data)
+        self._room.on("track_subscribed", self._on_track)
+        self._room.on("disconnected", lambda reason: self._end(rtc.DisconnectReason.Name(reason)))
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await self._room.connect(granted.url, granted.token)
+            track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
+            options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+            await self._room.local_participant.publish_track(track, options)
+        self._spawn(self._speak())
+
+    async def leave(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._room.disconnect()
+        await self._source.aclose()
+
+    async def _speak(self) -> None:
+        """A microphone never stops: what is to be said, else silence, a frame each 20 ms by the clock."""
+        silence = np.zeros(FRAME_SAMPLES, np.int16)
+        samples, at = silence, len(silence)
+        due_s = time.monotonic()
+        while True:
+            if at >= len(samples) and not self._to_say.empty():
+                samples, began = self._to_say.get_nowait()
+                at = 0
+                began.set_result(time.monotonic_ns())
+            frame = samples[at : at + FRAME_SAMPLES] if at < len(samples) else silence
+            at += FRAME_SAMPLES
+            padded = np.pad(frame, (0, FRAME_SAMPLES - len(frame)))
+            await self._source.capture_frame(rtc.AudioFrame(padded.tobytes(), RATE_HZ, 1, FRAME_SAMPLES))
+            due_s = max(due_s + FRAME_MS / 1000, time.monotonic() - FRAME_MS / 1000)
+            await asyncio.sleep(due_s - time.monotonic())
+
+    def _on_track(self, track: rtc.Track, _publication: Any, _participant: Any) -> None:
+        if track.kind == rtc.TrackKind.KIND_AUDIO:
+            self._spawn(self._record(track))
+
+    async def _record(self, track: rtc.Track) -> None:
+        stream = rtc.AudioStream(track, sample_rate=RATE_HZ, num_channels=1)
+        try:
+            async for event in stream:
+                self.heard.add(np.frombuffer(event.frame.data, np.int16).copy(), time.monotonic_ns())
+        finally:
+            await stream.aclose()
+
+    def _on_data(self, packet: rtc.DataPacket) -> None:
+        match packet.topic:
+            case wire.TRACE_TOPIC:
+                self.events.append(json.loads(packet.data))
+            case wire.ENDED_TOPIC:
+                self.ended = wire.CallEnded.model_validate_json(packet.data)
+        self._spawn(self._notify())
+
+    def _end(self, why: str) -> None:
+        if self.ended is None:
+            self.ended = wire.CallEnded(reason="media_lost", message=f"the room is gone ({why})")
+        self._spawn(self._notify())
+
+    async def _notify(self) -> None:
+        async with self._happened:
+            self._happened.notify_all()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+@contextlib.asynccontextmanager
+async def dial(
+    door_url: str,
+    *,
+    access_key: str = "",
+    tls: ssl.SSLContext | None = None,
+    patience_s: float = 120,
+    on_queued: Callable[[wire.CallQueued], None] = lambda _: None,
+) -> AsyncIterator[Robot]:
+    """Ask the box at `door_url` for a call, wait in its queue if need be, and join; hangs up at the end.
+
+    Raises AtCapacity or Unavailable with the box's own words.
+    """
+    headers = {"Authorization": f"Bearer {access_key}"} if access_key else {}
+    connector = aiohttp.TCPConnector(ssl=tls if tls is not None else True)
+    async with aiohttp.ClientSession(door_url, headers=headers, connector=connector) as session:
+        granted = await _admitted(session, patience_s, on_queued)
+        robot = Robot()
+        try:
+            await robot.join(granted)
+            yield robot
+        finally:
+            await robot.leave()
+            with contextlib.suppress(aiohttp.ClientError):
+                await session.delete(f"/api/calls/{granted.call_id}", headers={SECRET_HEADER: granted.secret})
+
+
+async def _admitted(
+    session: aiohttp.ClientSession, patience_s: float, on_queued: Callable[[wire.CallQueued], None]
+) -> wire.CallGranted:
+    deadline = time.monotonic() + patience_s
+    answer = await _ask(session, "POST", "/api/calls")
+    place: int | None = None
+    while not isinstance(answer, wire.CallGranted):
+        if isinstance(answer, wire.CallRefused):
+            raise (AtCapacity if answer.error == "full" else Unavailable)(answer.message)
+        if answer.position != place:
+            place = answer.position
+            on_queued(answer)
+        if time.monotonic() > deadline:
+            raise AtCapacity(f"still number {answer.position} in the queue after {patience_s:g} s")
+        await asyncio.sleep(QUEUE_POLL_S)
+        answer = await _ask(session, "GET", f"/api/calls/{answer.call_id}", {SECRET_HEADER: answer.secret})
+    return answer
+
+
+async def _ask(
+    session: aiohttp.ClientSession, method: str, path: str, headers: dict[str, str] | None = None
+) -> wire.CallGranted | wire.CallQueued | wire.CallRefused:
+    try:
+        async with session.request(method, path, headers=headers, json={} if method == "POST" else None) as response:
+            text = await response.text()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Unavailable(f"the box does not answer: {error or type(error).__name__}") from error
+    try:
+        return _answer.validate_json(text)
+    except ValueError as error:
+        raise Unavailable(f"the box answered {response.status}: {text[:200]}") from error
