@@ -1,0 +1,4 @@
+from daemons.monitor.server import Monitor
+from daemons.runtime import main
+
+main(lambda runtime: Monitor(runtime.registry, runtime.metrics))
