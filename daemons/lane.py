@@ -57,14 +57,33 @@ class Lane:
 
     async def run(self, step: Step[T], priority: Priority = "committed") -> T:
         """The result of `step`, run in one of the threads; what it raises is raised here."""
+        return await self._run(step, priority, threading.Event())
+
+    async def steps(
+        self, items: Callable[[threading.Event], Iterator[T]], priority: Priority = "committed"
+    ) -> AsyncIterator[T]:
+        """The items of `items(cancelled)`, each made in a thread when asked for, so that others come in between."""
+        cancelled = threading.Event()
+        iterator: Iterator[T] | None = None
+
+        def advance(_: threading.Event) -> Any:
+            nonlocal iterator
+            if iterator is None:
+                iterator = items(cancelled)
+            return next(iterator, _END)
+
+        while (item := await self._run(advance, priority, cancelled)) is not _END:
+            yield item
+
+    async def _run(self, step: Step[T], priority: Priority, cancelled: threading.Event) -> T:
         ended: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        job = _Job(_RANK[priority], next(self._numbers), step, ended)
+        job = _Job(_RANK[priority], next(self._numbers), step, ended, cancelled)
         self._jobs.put(job)
         try:
             return await asyncio.shield(ended)
         except asyncio.CancelledError:
             cancelled_at = time.monotonic()
-            job.cancelled.set()
+            cancelled.set()
             with self._starting:
                 must_wait = job.started
             self._aborted.inc()
@@ -72,19 +91,6 @@ class Lane:
                 await asyncio.wait([ended])
                 self._stop_s.observe(time.monotonic() - cancelled_at)
             raise
-
-    async def steps(self, items: Callable[[], Iterator[T]], priority: Priority = "committed") -> AsyncIterator[T]:
-        """The items of an iterator, each made in a thread when it is asked for, so that others come in between."""
-        iterator: Iterator[T] | None = None
-
-        def advance(_: threading.Event) -> Any:
-            nonlocal iterator
-            if iterator is None:
-                iterator = items()
-            return next(iterator, _END)
-
-        while (item := await self.run(advance, priority)) is not _END:
-            yield item
 
     def close(self) -> None:
         """End the threads after what is queued; waits at most a second for each."""

@@ -1,0 +1,4 @@
+from daemons.llm.server import LlmService
+from daemons.runtime import main
+
+main(LlmService)

@@ -1,0 +1,153 @@
+"""One request's way from text to audio, the same behind every door."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from daemons.admission import Work
+from daemons.audio import TTS_RATE_HZ, Samples
+from daemons.errors import BadRequest
+from daemons.lane import Lane
+from daemons.tts.engine import TtsEngine
+from daemons.tts.segment import Segmenter
+from daemons.tts.speakable import speakable
+from daemons.tts.voice import Limiter, trimmed
+from daemons.wire import Priority
+
+log = logging.getLogger(__name__)
+
+LONGEST_TEXT_CHARS = 20_000  # of one request: half an hour of speech
+RTF_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+LATENCY_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class SpeechMetrics:
+    def __init__(self, metrics: CollectorRegistry) -> None:
+        self.first_chunk_s = Histogram(
+            "callbox_tts_first_chunk_seconds",
+            "From the first text to the first audio",
+            buckets=LATENCY_BUCKETS_S,
+            registry=metrics,
+        )
+        self.rtf = Histogram(
+            "callbox_tts_rtf", "Seconds of work for a second of audio", ["stage"], buckets=RTF_BUCKETS, registry=metrics
+        )
+        self.audio_s = Counter("callbox_tts_audio_seconds_total", "Audio made", registry=metrics)
+        self.characters = Counter("callbox_tts_characters_total", "Text taken", registry=metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """`text` as it was written, and its audio: int16 [n] at 24 kHz, empty when there was nothing to say."""
+
+    text: str
+    samples: Samples
+
+
+class Voice:
+    """An engine, its thread and its figures: what requests share."""
+
+    def __init__(self, engine: TtsEngine, lane: Lane, metrics: SpeechMetrics) -> None:
+        self.engine = engine
+        self.lane = lane
+        self.metrics = metrics
+
+
+class Speech:
+    """Text goes in by `write`, `flush` and `end`, at any pace; iterating yields each segment as soon as it is made."""
+
+    def __init__(self, voice: Voice, work: Work, *, seed: int = 0, speed: float = 1.0) -> None:
+        self.priority: Priority = "committed"
+        self.samples = 0
+        self.ttfa_s: float | None = None
+        self._voice = voice
+        self._work = work
+        self._seed = seed
+        self._speed = speed
+        self._segmenter = Segmenter()
+        self._limiter = Limiter()
+        self._segments: asyncio.Queue[str | None] = asyncio.Queue()  # bounded by LONGEST_TEXT_CHARS
+        self._characters = 0
+        self._began_s: float | None = None
+        self._waited_s = 0.0
+        self._worked_s = 0.0
+
+    def write(self, text: str) -> None:
+        """More text. Raises BadRequest when it is too much for one request."""
+        if self._began_s is None:
+            self._began_s = time.monotonic()
+        self._characters += len(text)
+        if self._characters > LONGEST_TEXT_CHARS:
+            raise BadRequest(f"a request may have at most {LONGEST_TEXT_CHARS} characters of text")
+        self._voice.metrics.characters.inc(len(text))
+        for segment in self._segmenter.push(text):
+            self._segments.put_nowait(segment)
+
+    def flush(self) -> None:
+        """Say what is buffered, though no sentence has ended."""
+        for segment in self._segmenter.flush():
+            self._segments.put_nowait(segment)
+
+    def end(self) -> None:
+        """No more text follows."""
+        self.flush()
+        self._segments.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[Spoken]:
+        """Raises BadRequest at the end when there was text and the voice could say nothing of it."""
+        wordless = ""
+        while (segment := await self._segments.get()) is not None:
+            said = speakable(segment)
+            samples = await self._say(said) if said else np.zeros(0, np.int16)
+            if said and not len(samples):
+                wordless = segment
+            if len(samples) and self.ttfa_s is None and self._began_s is not None:
+                self.ttfa_s = time.monotonic() - self._began_s
+                self._voice.metrics.first_chunk_s.observe(self.ttfa_s)
+            self.samples += len(samples)
+            yield Spoken(segment, samples)
+        if wordless and not self.samples:
+            raise BadRequest(f"the voice {self._voice.engine.voice} can say nothing of {wordless[:40]!r}")
+
+    @property
+    def rtf(self) -> float | None:
+        return self._worked_s * TTS_RATE_HZ / self.samples if self.samples else None
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Where the time went: waiting for the engine's thread, and synthesis, in all segments together."""
+        return {"wait_ms": round(self._waited_s * 1000, 2), "synthesis_ms": round(self._worked_s * 1000, 2)}
+
+    async def _say(self, said: str) -> Samples:
+        asked_s = time.monotonic()
+        with self._work.active():
+            samples, waited_s, worked_s = await self._voice.lane.run(
+                lambda cancelled: self._render(said, asked_s, cancelled), self.priority
+            )
+        self._waited_s += waited_s
+        self._worked_s += worked_s
+        if len(samples):
+            metrics, audio_s = self._voice.metrics, len(samples) / TTS_RATE_HZ
+            metrics.audio_s.inc(audio_s)
+            metrics.rtf.labels("synthesis").observe(worked_s / audio_s)
+            if worked_s > audio_s:
+                log.warning("stage synthesis is slower than speech: %.2f s for %.2f s of audio", worked_s, audio_s)
+        return samples
+
+    def _render(self, said: str, asked_s: float, cancelled: threading.Event) -> tuple[Samples, float, float]:
+        """In the engine's thread: (samples, seconds waited, seconds worked)."""
+        started_s = time.monotonic()
+        parts = []
+        for part in self._voice.engine.synthesize(said, seed=self._seed, speed=self._speed):
+            parts.append(part)
+            if cancelled.is_set():
+                break
+        sound = trimmed(np.concatenate(parts), said) if parts else np.zeros(0, np.float32)
+        samples = self._limiter(sound)
+        return samples, started_s - asked_s, time.monotonic() - started_s
