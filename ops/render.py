@@ -57,6 +57,8 @@ def render(settings: Settings, livekit_bin: Path) -> None:
         raise ConfigurationError(
             f"{run_dir} is too long a path for a Unix socket; set {PREFIX}VAR_DIR to a shorter one"
         )
+    if strange := next((path for path in (var_dir, ROOT) if "%" in str(path)), None):
+        raise ConfigurationError(f"{strange}: supervisord takes % for a variable; use a path without it")
     for folder in (etc, run_dir, log_dir, redis_dir):
         folder.mkdir(parents=True, exist_ok=True)
     run_dir.chmod(0o700)
@@ -82,9 +84,9 @@ def render(settings: Settings, livekit_bin: Path) -> None:
     conf = _fill(
         "supervisord.conf.tmpl",
         programs=supervised,
-        root=str(ROOT).replace("%", "%%"),
-        run_dir=str(run_dir).replace("%", "%%"),
-        log_dir=str(log_dir).replace("%", "%%"),
+        root=ROOT,
+        run_dir=run_dir,
+        log_dir=log_dir,
         is_root=os.geteuid() == 0,
         do_not_restart=EXIT_DO_NOT_RESTART,
     )

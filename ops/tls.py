@@ -47,9 +47,10 @@ def certificate(settings: Settings) -> Certificate:
 def _still_good(made: Certificate, host: str) -> bool:
     if not (made.cert.exists() and made.key.exists()):
         return False
-    checks = ("-checkend", str(RENEW_BEFORE_S), "-checkip" if _is_address(host) else "-checkhost", host)
-    said = _openssl("x509", "-in", str(made.cert), "-noout", *checks)
-    return said.returncode == 0 and "does NOT match" not in said.stdout
+    lasts = _openssl("x509", "-in", str(made.cert), "-noout", "-checkend", str(RENEW_BEFORE_S))
+    option = "-checkip" if _is_address(host) else "-checkhost"
+    names = _openssl("x509", "-in", str(made.cert), "-noout", option, host)
+    return lasts.returncode == 0 and names.returncode == 0 and "NOT match" not in names.stdout
 
 
 def _make(made: Certificate, host: str) -> None:
