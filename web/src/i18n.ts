@@ -20,7 +20,7 @@ export interface Words {
   mute: string
   unmute: string
   muted: string
-  notReady: string
+  notConnected: string
   volume: string
   soundOn: string
   soundBlocked: string
@@ -64,7 +64,7 @@ const en: Words = {
   mute: 'Mute',
   unmute: 'Unmute',
   muted: 'You are muted: the agent does not hear you.',
-  notReady: 'Not ready',
+  notConnected: 'Not connected',
   volume: 'Volume',
   soundOn: 'Turn sound on',
   soundBlocked: 'Your browser holds the sound back until you click.',
@@ -166,7 +166,7 @@ const zh: Words = {
   mute: '静音',
   unmute: '取消静音',
   muted: '您已静音，对方听不到您的声音。',
-  notReady: '未就绪',
+  notConnected: '未接通',
   volume: '音量',
   soundOn: '打开声音',
   soundBlocked: '浏览器需要您点击一下才会播放声音。',

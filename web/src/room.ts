@@ -10,6 +10,7 @@ import {
   RoomEvent,
   type TextStreamReader,
   Track,
+  setLogLevel,
 } from 'livekit-client'
 import type { Caption } from './captions'
 import { Trouble } from './problem'
@@ -42,6 +43,8 @@ export interface RoomHandler {
   /** `over`: the room is no more. `elsewhere`: another page has taken the call. `lost`: the network or the server. */
   disconnected(why: 'over' | 'elsewhere' | 'lost'): void
 }
+
+setLogLevel('warn')
 
 let streams = 0
 

@@ -152,7 +152,7 @@ export function reduce(state: State, event: Event): State {
       return talking(state) ? ended(state, { by: 'agent', said: event.said }) : state
     case 'failed':
       return {
-        ...(talking(state) ? ended(state, null) : { ...INITIAL, microphone: state.microphone }),
+        ...(state.phase === 'in_call' || !state.linkUp ? ended(state, null) : { ...INITIAL, microphone: state.microphone }),
         problem: event.problem,
         retryInS: Math.ceil(event.problem.retryAfterS ?? 0),
       }

@@ -72,7 +72,7 @@ export class View {
     const name = shown(state)
     document.documentElement.dataset.state = name
     this.state.dataset.state = name
-    say(this.state, name === 'idle' && state.problem ? words.notReady : words.shown[name][0])
+    say(this.state, name === 'idle' && state.problem ? words.notConnected : words.shown[name][0])
     say(this.hint, this.hintOf(state))
     say(this.queue, state.phase === 'queued' && state.queue ? this.place(state.queue) : '')
     this.drawProblem(state)
@@ -121,11 +121,13 @@ export class View {
   private drawActions(state: State): void {
     const { words } = this
     const inCall = state.phase === 'in_call'
+    const hasCall = inCall || state.phase === 'connecting'
     this.call.hidden = busy(state) || state.phase === 'key'
     this.call.disabled = state.retryInS > 0
     say(this.call, callLabel(state, words))
     this.hangUp.hidden = !busy(state)
-    say(this.hangUp, state.phase === 'queued' ? words.leaveQueue : inCall || state.phase === 'connecting' ? words.hangUp : words.cancel)
+    say(this.hangUp, state.phase === 'queued' ? words.leaveQueue : hasCall ? words.hangUp : words.cancel)
+    this.hangUp.classList.toggle('danger', hasCall)
     this.mute.hidden = !inCall
     this.mute.setAttribute('aria-pressed', String(state.muted))
     say(this.mute, state.muted ? words.unmute : words.mute)
