@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -156,7 +157,8 @@ def _tail(log: Path) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            lines = file.read().decode(errors="replace").splitlines()
+            return [line for line, _ in itertools.groupby(lines)][-LOG_TAIL_LINES:]
     except OSError:
         return []
 

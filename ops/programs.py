@@ -17,7 +17,7 @@ from daemons.settings import Settings
 PROBE_TIMEOUT_S = 2.0
 DAEMONS = ("stt", "llm", "tts", "agent", "token", "monitor")
 STOP_ORDER = ("token", "agent", "monitor", "stt", "llm", "tts", "livekit", "nginx", "redis")
-NGINX_SAYS = "callbox door\n"
+NGINX_SAYS = "callbox door"
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ async def probe(settings: Settings, program: Program) -> Readiness:
                 return await _probe_daemon(http, program.name, port + 1)
     except TimeoutError:
         return Readiness(False, f"no answer within {PROBE_TIMEOUT_S:g} s")
+    except (aiohttp.ClientConnectorError, ConnectionRefusedError):
+        return Readiness(False, "nobody listens")
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return Readiness(False, str(error) or type(error).__name__)
 

@@ -1,6 +1,7 @@
 """How long steps show themselves: a bar on a terminal, a line now and then in a log."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -8,9 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
-console = Console(highlight=False, soft_wrap=True)
-
 LINE_EVERY_S = 15.0
+LOG_WIDTH = 160
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else LOG_WIDTH)
+
 
 OnBytes = Callable[[int, int | None], None]
 """(bytes so far, bytes in all or None)"""

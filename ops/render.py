@@ -195,7 +195,7 @@ def _nginx(settings: Settings, run_dir: Path) -> str:
         tls_fingerprint=certificate and certificate.fingerprint,
         access_key=settings.access_key.get_secret_value(),
         doors=DOORS,
-        nginx_says=NGINX_SAYS.replace("\n", "\\n"),
+        nginx_says=NGINX_SAYS,
     )
 
 

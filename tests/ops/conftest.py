@@ -22,7 +22,7 @@ def var_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def make_settings(var_dir: Path) -> MakeSettings:
-    """Settings of a box of its own on free ports, with its secrets made."""
+    """Settings of a box of its own on free ports, with its secrets made; kept, so that its daemons read the same."""
     kept.make_secrets(var_dir)
     ports = free_ports(18)
     names = ("http", "https", "redis", "livekit", "livekit_udp", "livekit_tcp")
@@ -32,6 +32,8 @@ def make_settings(var_dir: Path) -> MakeSettings:
 
     def make(**changes: Any) -> Settings:
         values = {"var_dir": var_dir, "www_dir": var_dir / "www", "models_dir": var_dir / "models"} | numbers | changes
+        kept_lines = [f"CALLBOX_{name.upper()}='{value}'\n" for name, value in values.items()]
+        kept.write_private(var_dir / "callbox.env", "".join(kept_lines))
         return Settings(_env_file=(var_dir / "secrets.env",), **values)
 
     return make
