@@ -48,13 +48,17 @@ class Rooms:
         except (api.TwirpError, aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"the media server made no room: {error or type(error).__name__}") from error
 
-    async def exists(self, room: str) -> bool:
-        """Whether the room is there with somebody in it."""
+    async def has(self, room: str, identity: str) -> bool:
+        """Whether the room is there with this participant in it (the counts of ListRooms lag by seconds)."""
         try:
-            found = await self._rooms().list_rooms(api.ListRoomsRequest(names=[room]))
-        except (api.TwirpError, aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(f"the media server does not list its rooms: {error or type(error).__name__}") from error
-        return any(one.num_participants > 0 for one in found.rooms)
+            found = await self._rooms().list_participants(api.ListParticipantsRequest(room=room))
+        except api.TwirpError as error:
+            if error.code == api.TwirpErrorCode.NOT_FOUND:
+                return False
+            raise Unavailable(f"the media server does not say who is in {room}: {error}") from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"the media server does not answer: {error or type(error).__name__}") from error
+        return any(person.identity == identity for person in found.participants)
 
     async def delete(self, room: str) -> None:
         """Idempotent: a room that is gone already is no error."""

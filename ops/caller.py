@@ -66,8 +66,7 @@ class Utterance(BaseModel):
 
 async def talk(robot: Robot, utterances: Sequence[Utterance]) -> Report:
     """Hear the greeting, then say each utterance and hear its answer out. Raises Unavailable or TimeoutError."""
-    await robot.event(_is("reply_finished"), GREETING_TIMEOUT_S)
-    greeting = next((event["text"] for event in robot.events if event["event"] == "reply_heard"), "")
+    greeting = (await robot.event(_is("reply_heard"), GREETING_TIMEOUT_S))["text"]
     turns = []
     for utterance in utterances:
         await asyncio.sleep(TAIL_NS / 1e9)

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from typing import Any, assert_never
 
 import aiohttp
@@ -143,6 +144,7 @@ class Call:
         self._room.tell_state(self._state)
         self._spawn(self._playout.run())
         self._spawn(self._watch())
+        self._spawn(self._prefill())
         return await self._over
 
     async def _close(self, reason: wire.EndReason) -> None:
@@ -215,8 +217,9 @@ class Call:
         self._trace.emit("caller_joined" if present else "caller_left", on_purpose=on_purpose)
 
     def _on_room_lost(self, why: str) -> None:
-        log.warning("%s: the room is gone: %s", self._name, why)
-        self.end("media_lost")
+        if not self._over.done():
+            log.warning("%s: the room is gone: %s", self._name, why)
+            self.end("media_lost")
 
     def _on_frame(self, generation: int, played_samples: int) -> None:
         reply = self._reply
@@ -296,6 +299,12 @@ class Call:
             "repeat_penalty": writing.repeat_penalty,
             "max_tokens": writing.max_tokens,
         }
+
+    async def _prefill(self) -> None:
+        """Let the model read the instructions during the greeting, so that the first answer need not wait for it."""
+        async with aclosing(self._peers.chat({**self._chat_request("Hello."), "max_tokens": 1})) as pieces:
+            async for _ in pieces:
+                break
 
     async def _think(self, generation: int, body: dict[str, Any]) -> AsyncGenerator[str, None]:
         self._emit("llm_requested", generation)

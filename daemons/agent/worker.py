@@ -42,7 +42,7 @@ class Agent:
         self._vads: list[SileroVad] = []
         self._running: dict[LeaseId, tuple[Call, asyncio.Task[None]]] = {}
         self._over: OrderedDict[LeaseId, None] = OrderedDict()  # a heartbeat may still list what has just ended
-        self._calls = Counter("callbox_calls_total", "Calls ended", ["reason"], registry=runtime.metrics)
+        self._calls = Counter("callbox_calls_ended_total", "Calls ended", ["reason"], registry=runtime.metrics)
         Gauge("callbox_calls", "Calls held now", registry=runtime.metrics).set_function(lambda: len(self._running))
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:

@@ -159,7 +159,7 @@ class TokenServer:
         """Nobody ever sits in an empty room. Gives the slots back and raises Unavailable when no agent comes."""
         deadline = time.monotonic() + ROOM_READY_S
         try:
-            while not await self._rooms.exists(call):
+            while not await self._rooms.has(call, wire.AGENT_IDENTITY):
                 if time.monotonic() > deadline:
                     raise Unavailable("the agent did not come to the room in time")
                 await asyncio.sleep(ROOM_POLL_S)
