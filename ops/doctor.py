@@ -15,7 +15,7 @@ from daemons.errors import CallboxError, ConfigurationError
 from daemons.settings import PREFIX, Settings
 from ops import livekit, models, page, ports
 from ops.kept import SECRETS, read
-from ops.programs import Program, Readiness, probe_all, programs
+from ops.programs import Program, Readiness, probe_all, programs, system_program
 from ops.progress import console
 from ops.supervise import State, Supervisord
 
@@ -71,10 +71,7 @@ def _versions(settings: Settings) -> Iterator[Finding]:
         "" if fits else "run `bash post_start.sh`: it makes .venv anew",
     )
     for name, argument in (("redis-server", "--version"), ("nginx", "-v")):
-        try:
-            binary = next(program.command[0] for program in programs(settings) if name in program.command[0])
-        except StopIteration:
-            continue
+        binary = system_program(name)
         said = subprocess.run((binary, argument), capture_output=True, text=True, timeout=20, check=False)
         found = re.search(r"\d+\.\d+\.\d+", said.stdout + said.stderr)
         yield Finding(name, "ok", f"{found[0] if found else '?'} ({binary})")

@@ -46,7 +46,7 @@ def programs(settings: Settings, livekit_bin: Path | str = "livekit-server") -> 
     etc = settings.var_dir / "etc"
     all_programs = []
     if not settings.redis_url:
-        redis = (_system("redis-server"), str(etc / "redis.conf"))
+        redis = (system_program("redis-server"), str(etc / "redis.conf"))
         all_programs.append(Program("redis", redis, (("tcp", "redis_port", 0),)))
     livekit_ports = [("tcp", "livekit_port", 0), ("udp", "livekit_udp_port", 0)]
     door_ports = [("tcp", "http_port", 0)]
@@ -60,9 +60,13 @@ def programs(settings: Settings, livekit_bin: Path | str = "livekit-server") -> 
         command = (sys.executable, "-m", f"daemons.{name}")
         ports = tuple(("tcp", f"{name}_port", offset) for offset in (0, 1))
         all_programs.append(Program(name, command, ports, stop_wait_s=round(settings.drain_s) + 5))
-    nginx = (_system("nginx"), "-c", str(etc / "nginx.conf"))
+    nginx = (sys.executable, "-m", "ops.nginx", *nginx_command(settings))
     all_programs.append(Program("nginx", nginx, tuple(door_ports)))
     return tuple(all_programs)
+
+
+def nginx_command(settings: Settings) -> tuple[str, ...]:
+    return (system_program("nginx"), "-c", str(settings.var_dir / "etc/nginx.conf"))
 
 
 async def probe(settings: Settings, program: Program) -> Readiness:
@@ -122,8 +126,8 @@ async def _probe_daemon(http: aiohttp.ClientSession, name: str, port: int) -> Re
     return Readiness(response.status == 200, "" if response.status == 200 else said, facts)
 
 
-def _system(name: str) -> str:
-    """A program that Debian puts where only root's PATH looks."""
+def system_program(name: str) -> str:
+    """Where a program lies, also one that only root's PATH shows. Raises ConfigurationError."""
     path = os.pathsep.join((os.defpath, "/usr/local/sbin", "/usr/sbin", "/sbin"))
     found = shutil.which(name) or shutil.which(name, path=path)
     if found is None:

@@ -19,7 +19,7 @@ from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import PREFIX, ROOT, Settings
 from ops import page, tls
 from ops.kept import write_private
-from ops.programs import NGINX_SAYS, Program, programs
+from ops.programs import NGINX_SAYS, Program, nginx_command, programs
 
 # Nobody listens on the discard port of the caller's own machine, so a browser that asks there learns nothing and
 # tells nobody; an empty list would make livekit-server name public servers.
@@ -200,8 +200,7 @@ def _nginx(settings: Settings, run_dir: Path) -> str:
 
 
 def _check_nginx(settings: Settings) -> None:
-    nginx = next(program for program in programs(settings) if program.name == "nginx")
-    said = subprocess.run((*nginx.command, "-t"), capture_output=True, text=True, timeout=20, check=False)
+    said = subprocess.run((*nginx_command(settings), "-t"), capture_output=True, text=True, timeout=20, check=False)
     if said.returncode:
         raise ConfigurationError(f"nginx refuses its configuration:\n  {said.stderr.strip()}")
 
