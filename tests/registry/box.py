@@ -88,6 +88,7 @@ class Box:
 def check_invariants(snapshot: Snapshot, fences: dict[tuple[str, int], int]) -> None:
     """What must hold at every moment. `fences` remembers the highest fence of each slot between calls of this."""
     calls = {call.call: call for call in snapshot.calls}
+    assert len({worker.worker for worker in snapshot.workers}) == len(snapshot.workers)
     for worker in snapshot.workers:
         assert len(worker.leases) <= worker.slots
         assert max(Counter(lease.slot for lease in worker.leases).values(), default=1) == 1

@@ -11,6 +11,7 @@ from daemons.registry import (
     AdoptStatus,
     CallState,
     HeartbeatStatus,
+    Member,
     RegisterStatus,
     ReleaseStatus,
     Renewed,
@@ -176,6 +177,22 @@ async def test_a_swapped_in_member_that_dies_is_replaced_at_once(box: Box) -> No
     assert second.worker not in (first.worker, "t:1")
 
 
+async def test_swap_never_gives_the_same_boot_again(box: Box) -> None:
+    await box.up("t:1", "tts", slots=2)
+    assert await box.registry.swap("c", await box.grant("c"), "tts", TTL_MS) == Swapped(SwapStatus.NONE)
+
+
+async def test_a_swapped_in_member_that_drains_is_replaced_at_once(box: Box) -> None:
+    for worker in ("t:1", "t:2", "t:3"):
+        await box.up(worker, "tts")
+    fence = await box.grant("c")
+    await box.registry.swap("c", fence, "tts", TTL_MS)
+    await box.registry.drain("t:2", box.boot("t:2"))
+    member = (await box.registry.swap("c", fence, "tts", TTL_MS)).member
+    assert member is not None
+    assert member.worker == "t:3"
+
+
 async def test_swap_takes_the_successor_of_a_dead_worker(box: Box) -> None:
     await box.up("t:1", "tts")
     fence = await box.grant("c")
@@ -301,10 +318,26 @@ async def test_an_expected_worker_that_restarted_meanwhile_loses_the_lease(box: 
     second = {"tts": replace(granted.bundle["tts"], slot=1)}
     await box.registry.adopt("c", granted.fence, granted.bundle, TTL_MS)
     await box.registry.adopt("d", granted.fence, second, TTL_MS)
-    assert len((await box.worker("t:1")).leases) == 2
+    assert ((await box.worker("t:1")).slots, len((await box.worker("t:1")).leases)) == (2, 2)
     await box.up("t:1", "tts", slots=2)
     assert (await box.worker("t:1")).leases == ()
     assert (await box.renew("c", granted.fence)).moving == ("tts",)
+
+
+async def test_an_adopted_slot_that_the_worker_does_not_have_is_revoked(box: Box) -> None:
+    member = Member("t:1", "http://t:1", slot=3, boot="b", fence=8)
+    await box.registry.adopt("c", 8, {"tts": member}, TTL_MS)
+    await box.registry.register("t:1", "b", "tts", "http://t:1", 1)
+    assert (await box.worker("t:1")).leases == ()
+    assert (await box.renew("c", 8)).moving == ("tts",)
+
+
+@pytest.mark.parametrize(("call_fence", "member_fence"), [(50, 8), (8, 50)])
+async def test_what_is_adopted_raises_the_counter(box: Box, call_fence: int, member_fence: int) -> None:
+    member = Member("t:1", "http://t:1", slot=0, boot="b", fence=member_fence)
+    await box.registry.adopt("c", call_fence, {"tts": member}, TTL_MS)
+    await box.up("t:2", "tts")
+    assert await box.grant("d") == 51
 
 
 async def test_lookup_asks_for_nothing(box: Box) -> None:

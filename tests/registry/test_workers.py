@@ -103,8 +103,17 @@ async def test_three_bad_probes_make_unhealthy_and_two_good_ones_heal(box: Box) 
 async def test_good_probes_do_not_heal_without_a_fresh_heartbeat(box: Box) -> None:
     await box.up("w:1", "tts")
     await box.pass_time(10_001)
-    assert (await probe(box, "w:1", True, True, True)).state is WorkerState.UNHEALTHY
+    assert (await probe(box, "w:1", True, True)).state is WorkerState.UNHEALTHY
     await box.registry.heartbeat("w:1", box.boot("w:1"), ready=True)
+    assert (await probe(box, "w:1", True)).state is WorkerState.AVAILABLE
+
+
+async def test_probes_before_a_silence_do_not_heal_after_it(box: Box) -> None:
+    await box.up("w:1", "tts")
+    await probe(box, "w:1", True, True)
+    await box.pass_time(10_001)
+    await box.registry.heartbeat("w:1", box.boot("w:1"), ready=True)
+    assert (await probe(box, "w:1", True)).state is WorkerState.UNHEALTHY
     assert (await probe(box, "w:1", True)).state is WorkerState.AVAILABLE
 
 
