@@ -50,6 +50,8 @@ def up(settings: Settings) -> None:
 def start(settings: Settings, chosen: tuple[Program, ...]) -> None:
     """Start what is rendered, or bring a running box to it, and wait until every program is ready."""
     supervisord = Supervisord(settings)
+    if supervisord.pid() is None and (strays := supervisord.end_strays()):
+        console.print(f"  ended {len(strays)} processes that a killed supervisord had left")
     in_the_way = list(ports.taken(settings, chosen, supervisord.family()))
     if in_the_way:
         raise ConfigurationError("\n  ".join(in_the_way))

@@ -17,6 +17,7 @@ from daemons.settings import Settings
 PROBE_TIMEOUT_S = 2.0
 DAEMONS = ("stt", "llm", "tts", "agent", "token", "monitor")
 STOP_ORDER = ("token", "agent", "monitor", "stt", "llm", "tts", "livekit", "nginx", "redis")
+LIVEKIT_STOP_WAIT_S = 5  # it waits for its rooms to empty, which nobody who stops it does
 NGINX_SAYS = "callbox door"
 
 
@@ -55,7 +56,7 @@ def programs(settings: Settings, livekit_bin: Path | str = "livekit-server") -> 
         if not settings.tls_by_proxy:
             door_ports.append(("tcp", "https_port", 0))
     livekit = (str(livekit_bin), "--config", str(etc / "livekit.yaml"))
-    all_programs.append(Program("livekit", livekit, tuple(livekit_ports)))
+    all_programs.append(Program("livekit", livekit, tuple(livekit_ports), stop_wait_s=LIVEKIT_STOP_WAIT_S))
     for name in DAEMONS:
         command = (sys.executable, "-m", f"daemons.{name}")
         ports = tuple(("tcp", f"{name}_port", offset) for offset in (0, 1))

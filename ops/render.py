@@ -20,6 +20,7 @@ from daemons.settings import PREFIX, ROOT, Settings
 from ops import page, tls
 from ops.kept import write_private
 from ops.programs import NGINX_SAYS, Program, nginx_command, programs
+from ops.supervise import BOX_VARIABLE
 
 # Nobody listens on the discard port of the caller's own machine, so a browser that asks there learns nothing and
 # tells nobody; an empty list would make livekit-server name public servers.
@@ -46,6 +47,7 @@ class SupervisedProgram:
     command: str
     environment: str
     stop_wait_s: int
+    is_daemon: bool
 
 
 def render(settings: Settings, livekit_bin: Path) -> None:
@@ -78,6 +80,7 @@ def render(settings: Settings, livekit_bin: Path) -> None:
             command=" ".join(_quoted(word) for word in program.command),
             environment=_environment(program, var_dir, rendered.get(program.name, everything + code)),
             stop_wait_s=program.stop_wait_s,
+            is_daemon=program.is_daemon,
         )
         for program in programs(settings, livekit_bin)
     ]
@@ -207,10 +210,12 @@ def _check_nginx(settings: Settings) -> None:
 
 def _environment(program: Program, var_dir: Path, content: str) -> str:
     """The fingerprint is there to be different: supervisord restarts what differs, and nothing else."""
-    known = {"CONFIG_FINGERPRINT": hashlib.sha256(content.encode()).hexdigest()[:16]}
+    known = {
+        "CONFIG_FINGERPRINT": hashlib.sha256(content.encode()).hexdigest()[:16],
+        BOX_VARIABLE: str(var_dir),
+    }
     if program.is_daemon:
         known |= {
-            f"{PREFIX}VAR_DIR": str(var_dir),
             "HF_HUB_OFFLINE": "1",
             "ORT_DISABLE_TELEMETRY": "1",
             "PYTHONUNBUFFERED": "1",

@@ -13,12 +13,14 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from daemons.errors import Unavailable
-from daemons.settings import ROOT, Settings, environment_without_settings
+from daemons.settings import PREFIX, ROOT, Settings, environment_without_settings
 from ops.run import StepFailed
 
 START_TIMEOUT_S = 15.0
 SHUTDOWN_TIMEOUT_S = 30.0
-RPC_ERRORS = (OSError, xmlrpc.client.Error, ConnectionError)
+STRAY_TIMEOUT_S = 10.0
+WRITE_OVER_THEIR_ENVIRONMENT = ("redis-server", "nginx")  # with their titles
+BOX_VARIABLE = f"{PREFIX}VAR_DIR"  # in the environment of every program of a box
 
 
 class State(NamedTuple):
@@ -97,7 +99,7 @@ class Supervisord:
 
     def stop(self, name: str) -> None:
         """Stop one program and wait until it is down."""
-        with contextlib.suppress(xmlrpc.client.Fault):  # it was down already
+        with contextlib.suppress(StepFailed):  # it was down already
             self._call("stopProcess", name, True)
 
     def restart(self, name: str) -> None:
@@ -126,13 +128,35 @@ class Supervisord:
             return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
         return set()
 
+    def end_strays(self) -> list[int]:
+        """End the programs that a supervisord left which was killed; returns their process ids."""
+        strays = [process for process in psutil.process_iter() if self._is_a_stray(process)]
+        for stray in strays:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stray.terminate()
+        _, stubborn = psutil.wait_procs(strays, STRAY_TIMEOUT_S)
+        for stray in stubborn:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stray.kill()
+        return [stray.pid for stray in strays]
+
+    def _is_a_stray(self, process: psutil.Process) -> bool:
+        try:
+            if process.name() in WRITE_OVER_THEIR_ENVIRONMENT:
+                return Path(process.cwd()).is_relative_to(self._var_dir)
+            environment = process.environ()
+        except (psutil.Error, OSError):
+            return False
+        return "SUPERVISOR_ENABLED" in environment and environment.get(BOX_VARIABLE) == str(self._var_dir)
+
     def _call(self, method: str, *arguments: object) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
         try:
             return getattr(proxy.supervisor, method)(*arguments)
-        except xmlrpc.client.Fault:
-            raise
+        except xmlrpc.client.Fault as fault:
+            words = " ".join(str(word) for word in arguments)
+            raise StepFailed(f"supervisord, asked to {method} {words}: {fault.faultString}") from fault
         except (OSError, xmlrpc.client.Error) as error:
             raise Unavailable(f"supervisord does not answer at {self._socket}: {error}") from error
         finally:

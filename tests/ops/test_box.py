@@ -102,6 +102,17 @@ def test_a_killed_program_comes_back(raise_box: Callable[..., Settings]) -> None
     box.wait_ready(settings, Supervisord(settings), some(settings, tuple(pids(settings))))
 
 
+def test_a_killed_supervisord_leaves_nothing_in_the_way(raise_box: Callable[..., Settings]) -> None:
+    settings = raise_box()
+    orphans = Supervisord(settings).family()
+    pid = Supervisord(settings).pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    raise_box()
+    assert not orphans & Supervisord(settings).family()
+    assert [pid for pid in orphans if psutil.pid_exists(pid)] == []
+
+
 def test_down_leaves_nothing(raise_box: Callable[..., Settings]) -> None:
     settings = raise_box()
     family = Supervisord(settings).family()
