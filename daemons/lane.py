@@ -6,7 +6,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -61,7 +61,7 @@ class Lane:
 
     async def steps(
         self, items: Callable[[threading.Event], Iterator[T]], priority: Priority = "committed"
-    ) -> AsyncIterator[T]:
+    ) -> AsyncGenerator[T, None]:
         """The items of `items(cancelled)`, each made in a thread when asked for, so that others come in between."""
         cancelled = threading.Event()
         iterator: Iterator[T] | None = None

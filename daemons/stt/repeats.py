@@ -8,7 +8,7 @@ COPIES_OF_SHORT, SHORT = 6, 2
 COPIES = 3
 
 
-def looping_tail(tokens: Sequence[int]) -> int:
+def looping_tail(tokens: Sequence[object]) -> int:
     """How many tokens at the end only repeat what stands before them; 0 while the end is no loop."""
     for period in range(1, LONGEST_PERIOD + 1):
         copies = COPIES_OF_SHORT if period <= SHORT else COPIES

@@ -1,0 +1,117 @@
+"""A real worker, `python -m daemons.<role>`, on ports of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from daemons.settings import ROOT
+from tests.redis_server import free_port
+
+READY_S = 60.0
+END_S = 15.0
+METRIC_S = 5.0
+
+
+class WorkerProcess:
+    """Ready for requests while inside the context; ended with SIGTERM after it. Its log is `log`."""
+
+    def __init__(self, role: str, redis_url: str, folder: Path, **settings: object) -> None:
+        self.role = role
+        self.log = folder / f"{role}.log"
+        self.port = self._free_pair()
+        self.url = f"http://127.0.0.1:{self.port}"
+        given = {
+            "redis_url": redis_url,
+            "var_dir": folder,
+            "models_dir": ROOT / "var/models",
+            f"{role}_port": self.port,
+        }
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("CALLBOX_")},
+            **{f"CALLBOX_{name.upper()}": str(value) for name, value in {**given, **settings}.items()},
+        }
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"daemons.{self.role}"], env=self._environment, cwd=ROOT, stderr=log, stdout=log
+            )
+        deadline = time.monotonic() + READY_S
+        while not self._ready():
+            assert self._process.poll() is None, f"{self.role} ended: {self.log.read_text()}"
+            assert time.monotonic() < deadline, f"{self.role} is not ready: {self.log.read_text()}"
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.end()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def end(self) -> int:
+        """SIGTERM, and its exit code."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            return self._process.wait(END_S)
+        finally:
+            self._process.kill()
+
+    def health(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads(self._get("/health"))
+        return facts
+
+    def metric(self, name: str) -> float:
+        """The sum over all labels of one sample name, as the health port shows it (up to a second old)."""
+        lines = self._get("/metrics").splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def metric_reaches(self, name: str, at_least: float) -> bool:
+        """Whether a metric gets there within METRIC_S: it is published once a second."""
+        deadline = time.monotonic() + METRIC_S
+        while self.metric(name) < at_least:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def becomes_idle(self) -> bool:
+        """Whether nothing is in flight within METRIC_S."""
+        deadline = time.monotonic() + METRIC_S
+        while self.health()["in_flight"]:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _ready(self) -> bool:
+        try:
+            return self.health()["phase"] == "ready" and self._get("/readyz") is not None
+        except OSError:
+            return False
+
+    def _get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port + 1}{path}", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    @staticmethod
+    def _free_pair() -> int:
+        """Two neighbouring ports: the worker's and its health's."""
+        while True:
+            port = free_port()
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port + 1))
+                except OSError:
+                    continue
+                return port
