@@ -145,18 +145,23 @@ def node_ip(settings: Settings) -> str:
 
 
 def interfaces(settings: Settings) -> list[str]:
-    """The network interfaces that media may use; none means all: the address is then a router's or a pod's."""
-    if not settings.public_host:
-        return [_loopback()]
+    """The network interfaces that media use: of all whose address node_ip stands in for, livekit-server uses only one.
+
+    The one that has node_ip; when none has (it is a router's or a pod's), the one that leads out; none means all.
+    """
     wanted = node_ip(settings)
-    holding = [name for name, known in psutil.net_if_addrs().items() if any(a.address == wanted for a in known)]
-    return sorted({*holding, _loopback()}) if holding else []
+    holding = [name for name, known in psutil.net_if_addrs().items() if any(each.address == wanted for each in known)]
+    return holding or _default_route()
 
 
-def _loopback() -> str:
-    return next(
-        (name for name, known in psutil.net_if_addrs().items() if any(a.address == "127.0.0.1" for a in known)), "lo"
-    )
+def _default_route() -> list[str]:
+    try:
+        lines = Path("/proc/net/route").read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        return []
+    ways = [line.split() for line in lines]
+    outward = [(int(way[6]), way[0]) for way in ways if way[1] == way[7] == "00000000"]  # (metric, name)
+    return [min(outward)[1]] if outward else []
 
 
 def _livekit(settings: Settings) -> str:

@@ -59,6 +59,7 @@ def _make(made: Certificate, host: str) -> None:
         *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
         *("-days", str(VALID_DAYS), "-subj", f"/CN={host[:64]}"),
         *("-addext", f"subjectAltName={name},DNS:localhost,IP:127.0.0.1"),
+        *("-addext", "basicConstraints=critical,CA:FALSE"),  # some clients refuse a server that could sign others
         *("-keyout", str(made.key), "-out", str(made.cert)),
     )
     if said.returncode:
