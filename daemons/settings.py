@@ -160,7 +160,7 @@ def load() -> Settings:
         return Settings(_env_file=tuple(files), var_dir=var_dir, **pod)
     except ValidationError as error:
         lines = [
-            f"{PREFIX}{'_'.join(str(at) for at in problem['loc']).upper() or '*'}: {problem['msg']}"
+            f"{PREFIX}{'_'.join(map(str, problem['loc'])).upper().removeprefix(PREFIX) or '*'}: {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigurationError("bad settings:\n  " + "\n  ".join(lines)) from None
