@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from daemons import settings as settings_module
 from daemons.settings import ROOT
 from tests.redis_server import free_port
 
@@ -30,7 +31,7 @@ class WorkerProcess:
         given = {
             "redis_url": redis_url,
             "var_dir": folder,
-            "models_dir": ROOT / "var/models",
+            "models_dir": settings_module.load().models_dir,
             f"{role}_port": self.port,
         }
         self._environment = {
@@ -38,11 +39,15 @@ class WorkerProcess:
             **{f"CALLBOX_{name.upper()}": str(value) for name, value in {**given, **settings}.items()},
         }
 
-    def __enter__(self) -> Self:
+    def start(self) -> "subprocess.Popen[bytes]":
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"daemons.{self.role}"], env=self._environment, cwd=ROOT, stderr=log, stdout=log
             )
+        return self._process
+
+    def __enter__(self) -> Self:
+        self.start()
         deadline = time.monotonic() + READY_S
         while not self._ready():
             assert self._process.poll() is None, f"{self.role} ended: {self.log.read_text()}"

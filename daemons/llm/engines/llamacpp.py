@@ -21,6 +21,7 @@ class LlamaCpp:
         self._gguf = gguf
         self._slots = slots
         self._threads = threads
+        self._server: xllamacpp.Server | None = None
 
     def load(self) -> None:
         params = xllamacpp.CommonParams()
@@ -58,12 +59,14 @@ class LlamaCpp:
         }
         if generation.seed is not None:
             request["seed"] = generation.seed
+        if self._server is None:
+            raise Unavailable("llama.cpp is not loaded")
         self._server.handle_chat_completions(request, answer.take)
         return answer.ended()
 
     def close(self) -> None:
         """Ends llama.cpp's threads; no `generate` may be under way."""
-        del self._server
+        self._server = None
 
 
 class _Answer:

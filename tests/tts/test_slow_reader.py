@@ -1,0 +1,89 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from daemons import streams, wire
+from daemons.admission import Work
+from daemons.health import Block
+from daemons.lane import Lane
+from daemons.settings import Settings
+from daemons.streams import Endings, Outlet, serve_socket
+from daemons.tts.engine import ENGINES
+from daemons.tts.live import LiveTts
+from daemons.tts.speech import Speech, SpeechMetrics, Voice
+
+pytestmark = pytest.mark.integration
+
+LONG = "This is one of very many sentences that nobody will ever hear. " * 60
+WORST_UNREAD_S = 60  # what the client's own library takes before it stops reading, and one sentence
+
+
+@pytest.fixture
+def metrics() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+async def port(metrics: CollectorRegistry) -> AsyncIterator[int]:
+    """/tts/live with the real engine, in this process, so that its patience can be made short."""
+    lane = Lane("tts", 1, metrics)
+    voice = Voice(ENGINES["hibari"](Settings()), lane, SpeechMetrics(metrics))
+    await lane.run(lambda _: voice.engine.load())
+    endings = Endings(metrics)
+
+    async def live(request: web.Request) -> web.StreamResponse:
+        door = web.WebSocketResponse(timeout=0.2, compress=False)
+        await door.prepare(request)
+        outlet = Outlet(request)
+        work = Work(0, None, Block())
+        await serve_socket(door, outlet, LiveTts(door, outlet, lambda: Speech(voice, work), endings).run())
+        return door
+
+    app = web.Application()
+    app.add_routes([web.get("/tts/live", live)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
+    await asyncio.to_thread(lane.close)
+
+
+def small_socket(_: object) -> socket.socket:
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.setblocking(False)
+    return made
+
+
+async def test_a_socket_that_is_not_read_pauses_the_voice_and_is_closed_with_a_reason(
+    port: int, metrics: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "NO_PROGRESS_S", 1.0)
+    connector = aiohttp.TCPConnector(socket_factory=small_socket)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.ws_connect(f"ws://127.0.0.1:{port}/tts/live") as client,
+    ):
+        for _ in range(5):
+            await client.send_str(wire.TtsText(id=1, text=LONG[:3900]).model_dump_json())
+        for _ in range(400):
+            await asyncio.sleep(0.05)
+            if metrics.get_sample_value("callbox_streams_ended_total", {"how": "slow_reader"}):
+                break
+        made_s = metrics.get_sample_value("callbox_tts_audio_seconds_total")
+        assert made_s is not None
+        assert 2 < made_s < WORST_UNREAD_S
+        last = ""
+        while (message := await client.receive(timeout=5)).type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            if message.type is aiohttp.WSMsgType.TEXT:
+                last = message.data
+        reply = wire.tts_reply.validate_json(last)
+        assert isinstance(reply, wire.StreamError)
+        assert "nothing was read" in reply.message
+        assert client.close_code == aiohttp.WSCloseCode.TRY_AGAIN_LATER
