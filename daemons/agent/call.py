@@ -35,7 +35,7 @@ RENEW_AGAIN_S = 1.0
 GIVE_UP_S = 10.0  # before the lease (15 s) can be another's
 TICK_S = 0.1
 JOIN_S = 20.0
-LEAVE_GRACE_S = 5.0  # a page that is being reloaded comes back
+LEAVE_GRACE_S = 10.0  # a page that is being reloaded comes back
 
 _AGENT_STATE: dict[turn.State, wire.AgentState] = {
     turn.State.LISTENING: "listening",

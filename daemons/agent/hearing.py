@@ -14,6 +14,7 @@ PRE_ROLL_MS = 300
 SPEECH_BEGINS = 0.5  # probability
 SPEECH_GOES_ON = 0.35
 GAP_MS = 300  # audio missing for so long counts as silence
+JITTER_MS = 60  # a window is delivered at most so long after its end
 MAX_UTTERANCE_S = 90
 
 
@@ -21,7 +22,7 @@ class Hearing:
     """Cuts audio into windows and asks `vad` (float32 [512] at 16 kHz → probability) whether each is speech.
 
     Windows are stamped with their end on the monotonic clock, in ms: counted by samples, so that jitter does not shift
-    them, never later than now, and put forward over a gap.
+    them, but never later than now nor earlier than JITTER_MS ago; a gap is silence.
     """
 
     def __init__(self, vad: Callable[[FloatSamples], float], clock: Clock) -> None:
@@ -37,7 +38,8 @@ class Hearing:
         """int16 [n] at 16 kHz."""
         for window in self._framer.push(samples):
             yield from self.tick()
-            self._at_ms = min(self._at_ms + WINDOW_MS, self._now_ms())
+            now_ms = self._now_ms()
+            self._at_ms = min(max(self._at_ms + WINDOW_MS, now_ms - JITTER_MS), now_ms)
             probability = self._vad(to_float(window))
             self._speech = probability >= (SPEECH_GOES_ON if self._speech else SPEECH_BEGINS)
             self._pre_roll.append(window)

@@ -40,7 +40,6 @@ class Phrases(_Section):
 
 
 class Persona(_Section):
-    name: Phrase
     language: str
     greeting: Phrase
     instructions: Annotated[str, Field(min_length=1, max_length=4000)]
