@@ -19,6 +19,9 @@ class Conversation:
         self.at_ms = 0.0
         self._windows(1, speech=False)
 
+    def state(self) -> State:
+        return self.turn.state
+
     def speech(self, ms: float) -> list[turn.Action]:
         return self._windows(ms / WINDOW_MS, speech=True)
 
@@ -61,15 +64,15 @@ def kinds(actions: list[turn.Action]) -> list[type]:
 
 def test_a_question_is_answered(call: Conversation) -> None:
     assert kinds(call.speech(800)) == [turn.OpenUtterance]
-    assert call.turn.state is State.HEARING
+    assert call.state() is State.HEARING
     assert kinds(call.silence(600)) == [turn.Transcribe]
-    assert call.turn.state is State.DECIDING
+    assert call.state() is State.DECIDING
     assert call.transcribed("hello") == [turn.Think(1, "hello", written=False), turn.Commit(1)]
-    assert call.turn.state is State.THINKING
+    assert call.state() is State.THINKING
     assert kinds(call.on(turn.FirstFrame(1))) == [turn.DropUtterance]
-    assert call.turn.state is State.SPEAKING
+    assert call.state() is State.SPEAKING
     assert call.on(turn.ReplyOver(1)) == []
-    assert call.turn.state is State.LISTENING
+    assert call.state() is State.LISTENING
 
 
 def test_the_end_of_speech_is_told_not_the_end_of_the_wait(call: Conversation) -> None:
@@ -92,7 +95,7 @@ def test_speech_that_goes_on_while_deciding_joins_the_same_utterance(call: Conve
     call.silence(600)
     stale = call.turn.take
     assert call.speech(300) == []
-    assert call.turn.state is State.HEARING
+    assert call.state() is State.HEARING
     (again,) = call.silence(600)
     assert isinstance(again, turn.Transcribe)
     assert again.utterance == 1
@@ -112,23 +115,23 @@ def test_a_click_is_no_utterance(call: Conversation) -> None:
     call.silence(600)
     assert kinds(call.speech(96)) == [turn.OpenUtterance]
     assert kinds(call.silence(600)) == [turn.DropUtterance]
-    assert call.turn.state is State.LISTENING
+    assert call.state() is State.LISTENING
 
 
 def test_an_utterance_without_words_is_dropped(call: Conversation) -> None:
     call.speech(800)
     call.silence(600)
     assert kinds(call.transcribed("")) == [turn.DropUtterance]
-    assert call.turn.state is State.LISTENING
+    assert call.state() is State.LISTENING
 
 
 def test_barge_in_holds_at_once_and_cancels_when_it_lasts(call: Conversation) -> None:
     call.ask()
     call.hear_reply()
     assert kinds(call.speech(64)) == [turn.Hold, turn.OpenUtterance]
-    assert call.turn.state is State.INTERRUPTED
+    assert call.state() is State.INTERRUPTED
     assert call.speech(256) == [turn.Cancel(1, barge_in=True)]
-    assert call.turn.state is State.HEARING
+    assert call.state() is State.HEARING
     assert kinds(call.silence(600)) == [turn.Transcribe]
 
 
@@ -137,7 +140,7 @@ def test_a_cough_over_the_reply_resumes_it(call: Conversation) -> None:
     call.hear_reply()
     call.speech(128)
     assert kinds(call.silence(600)) == [turn.Resume, turn.DropUtterance]
-    assert call.turn.state is State.SPEAKING
+    assert call.state() is State.SPEAKING
 
 
 def test_a_reply_that_ends_while_held_leaves_the_floor_to_the_caller(call: Conversation) -> None:
@@ -166,7 +169,7 @@ def test_events_of_an_old_generation_change_nothing(call: Conversation) -> None:
     state = call.turn.state
     assert call.on(turn.FirstFrame(1)) == []
     assert call.on(turn.ReplyOver(1)) == []
-    assert call.turn.state is state
+    assert call.state() is state
 
 
 def test_an_endless_utterance_is_answered(call: Conversation) -> None:
@@ -227,4 +230,4 @@ def test_random_events_keep_the_invariants() -> None:
     call.silence(2000)
     call.transcribed("")
     call.on(turn.ReplyOver(call.turn.generation))
-    assert call.turn.state is State.LISTENING
+    assert call.state() is State.LISTENING

@@ -27,6 +27,8 @@ class Box:
         self._folder = tempfile.TemporaryDirectory(prefix="cb-e2e-")  # short enough for a Unix socket
         self.var_dir = Path(self._folder.name)
         self.var_dir.chmod(0o755)  # nginx's workers are another user's when root runs this
+        self.evidence = ROOT / "var/evidence"  # screenshots, for people to look at
+        self.evidence.mkdir(parents=True, exist_ok=True)
         self.persona = self.var_dir / "persona.toml"
         self.write_persona()
         single = ("http", "https", "redis", "livekit", "livekit_udp", "livekit_tcp")

@@ -1,0 +1,114 @@
+"""The page as a person uses it: headless Chromium presses Call and speaks through a fake microphone."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.async_api import Page, async_playwright
+
+from daemons.audio import Pcm, wav_bytes
+from daemons.settings import Settings
+from ops.caller import synthesize
+from tests.e2e.box import Box
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+CHROMIUM = "/usr/bin/chromium"
+MICROPHONE_HZ = 48_000
+GREETING_S = 6.0
+PAUSE_S = 20.0
+
+# The loudest RMS of what the page plays, over two seconds
+HEARD_JS = """async () => {
+  const context = new AudioContext()
+  const meter = context.createAnalyser()
+  context.createMediaStreamSource(document.querySelector('#voice').srcObject).connect(meter)
+  const block = new Float32Array(meter.fftSize)
+  let loudest = 0
+  for (let at = 0; at < 40; at++) {
+    await new Promise(resolve => setTimeout(resolve, 50))
+    meter.getFloatTimeDomainData(block)
+    loudest = Math.max(loudest, Math.sqrt(block.reduce((sum, x) => sum + x * x, 0) / block.length))
+  }
+  await context.close()
+  return loudest
+}"""
+
+
+async def microphone(settings: Settings, words: str, folder: Path) -> Path:
+    """What the fake microphone says over and over: silence while the agent greets, the words, silence."""
+    spoken = (await synthesize(settings, words)).pcm.resampled(MICROPHONE_HZ).samples
+    quiet = [np.zeros(round(seconds * MICROPHONE_HZ), np.int16) for seconds in (GREETING_S, PAUSE_S)]
+    path = folder / "microphone.wav"
+    path.write_bytes(wav_bytes(Pcm(np.concatenate([quiet[0], spoken, quiet[1]]), MICROPHONE_HZ)))
+    return path
+
+
+@asynccontextmanager
+async def browser_page(url: str, wav: Path) -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-audio-capture={wav}",
+                "--autoplay-policy=no-user-gesture-required",
+            ],
+        )
+        try:
+            context = await browser.new_context(permissions=["microphone"], viewport={"width": 900, "height": 900})
+            page = await context.new_page()
+            await page.goto(url)
+            yield page
+        finally:
+            await browser.close()
+
+
+async def test_a_person_calls_from_the_page_and_hears_an_answer(box: Box, tmp_path: Path) -> None:
+    wav = await microphone(box.settings, "What is the capital of France?", tmp_path)
+    complaints: list[str] = []
+    async with browser_page(box.settings.door_url, wav) as page:
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        await page.click("#call")
+        await page.wait_for_selector('#state[data-state="speaking"]', timeout=30_000)
+        greeting = await page.evaluate(HEARD_JS)
+        assert greeting > 0.01, "the greeting is heard"
+        await page.wait_for_selector('.caption[data-side="caller"]', timeout=30_000)
+        await page.wait_for_selector('#state[data-state="speaking"]', timeout=30_000)
+        answer = await page.evaluate(HEARD_JS)
+        assert answer > 0.01, "the answer is heard"
+        await page.wait_for_selector('.caption[data-side="agent"][data-final="true"] >> text=Paris', timeout=30_000)
+        captions = await page.locator(".caption").all_inner_texts()
+        assert any("capital of france" in caption.lower() for caption in captions), captions
+        await page.wait_for_selector("#timeline li[data-ms]", timeout=10_000)
+        await page.screenshot(path=box.evidence / "page-in-call.png")
+        await page.click("#hangup")
+        await page.wait_for_selector('#state[data-state="ended"]', timeout=10_000)
+        await page.screenshot(path=box.evidence / "page-ended.png")
+    assert not complaints
+
+
+async def test_the_page_says_what_to_do_when_nobody_can_answer(box: Box, tmp_path: Path) -> None:
+    """No TTS worker: the caller is told before a room exists, and the next call works."""
+    wav = await microphone(box.settings, "Hello?", tmp_path)
+    box.supervisorctl("stop", "tts")
+    try:
+        async with browser_page(box.settings.door_url, wav) as page:
+            await page.click("#call")
+            await page.wait_for_selector("#problem:visible", timeout=20_000)
+            assert "tts" in await page.locator("#problem").inner_text()
+            await page.screenshot(path=box.evidence / "page-unavailable.png")
+    finally:
+        box.supervisorctl("start", "tts")
+        box.wait_ready("tts", other_than=0)
