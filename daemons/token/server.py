@@ -131,11 +131,14 @@ class TokenServer:
 
     async def _admit(self, call: str, request: web.Request) -> wire.CallGranted | wire.CallQueued | wire.CallRefused:
         """Ask for a place; asked again for the same call, the registry gives the same answer."""
+        deadline = time.monotonic() + ROOM_READY_S
         try:
-            answer = await self._registry.acquire(call, wire.CALL_ROLES, LEASE_TTL_MS, self._settings.queue_max)
-            if answer.status is AcquireStatus.GRANTED:
-                await self._until_the_agent_waits(call, answer)
-                return self._granted(call, request)
+            while True:
+                answer = await self._registry.acquire(call, wire.CALL_ROLES, LEASE_TTL_MS, self._settings.queue_max)
+                if answer.status is not AcquireStatus.GRANTED:
+                    break
+                if await self._agent_came(call, answer, deadline):
+                    return self._granted(call, request)
         except Unavailable as error:
             log.warning("%s: %s", call, error)
             return _refused("unavailable", f"The service cannot take calls now: {error}.", RETRY_AFTER_S)
@@ -155,11 +158,16 @@ class TokenServer:
             RETRY_AFTER_S,
         )
 
-    async def _until_the_agent_waits(self, call: str, granted: Acquired) -> None:
-        """Nobody ever sits in an empty room. Gives the slots back and raises Unavailable when no agent comes."""
-        deadline = time.monotonic() + ROOM_READY_S
+    async def _agent_came(self, call: str, granted: Acquired, deadline: float) -> bool:
+        """Wait until the agent is in the room: nobody ever sits in an empty one.
+
+        False when the lease is gone meanwhile, because its agent died and is back: ask for another. Gives the slots
+        back and raises Unavailable when no agent comes.
+        """
         try:
             while not await self._rooms.has(call, wire.AGENT_IDENTITY):
+                if (await self._registry.lookup(call)).fence != granted.fence:
+                    return False
                 if time.monotonic() > deadline:
                     raise Unavailable("the agent did not come to the room in time")
                 await asyncio.sleep(ROOM_POLL_S)
@@ -167,6 +175,7 @@ class TokenServer:
             if granted.fence is not None:
                 await self._registry.release(call, granted.fence)
             raise
+        return True
 
     def _granted(self, call: str, request: web.Request) -> wire.CallGranted:
         return wire.CallGranted(
