@@ -118,13 +118,13 @@ async def _expect(http: aiohttp.ClientSession, url: str, body: str) -> Readiness
 
 
 async def _probe_daemon(http: aiohttp.ClientSession, name: str, port: int) -> Readiness:
+    async with http.get(f"http://127.0.0.1:{port}/readyz") as response:
+        ready, said = response.status == 200, (await response.text()).strip()
     async with http.get(f"http://127.0.0.1:{port}/health") as response:
         facts = json.loads(await response.text())
     if not isinstance(facts, dict) or facts.get("role") != name:
         return Readiness(False, f"port {port} answers for something else than {name}")
-    async with http.get(f"http://127.0.0.1:{port}/readyz") as response:
-        said = (await response.text()).strip()
-    return Readiness(response.status == 200, "" if response.status == 200 else said, facts)
+    return Readiness(ready, "" if ready else said, facts)
 
 
 def system_program(name: str) -> str:
