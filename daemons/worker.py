@@ -9,7 +9,6 @@ from aiohttp import web
 from daemons.admission import Work
 from daemons.errors import Fenced, Unavailable
 from daemons.lane import Lane
-from daemons.registry import Lease
 from daemons.runtime import Runtime, until_idle
 from daemons.streams import Endings
 
@@ -37,9 +36,6 @@ class EngineWorker:
                     kind = Unavailable if self._runtime.draining.is_set() else Fenced
                     raise kind(str(error)) from None
                 raise
-
-    async def leases_changed(self, leases: tuple[Lease, ...]) -> None:
-        """Nothing to do: admission refuses and aborts by fence."""
 
     async def drain(self) -> None:
         """What is in flight may end; then streams that are open but silent are told to go elsewhere."""

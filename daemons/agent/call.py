@@ -302,9 +302,9 @@ class Call:
 
     async def _prefill(self) -> None:
         """Let the model read the instructions during the greeting, so that the first answer need not wait for it."""
-        async with aclosing(self._peers.chat({**self._chat_request("Hello."), "max_tokens": 1})) as pieces:
-            async for _ in pieces:
-                break
+        async with aclosing(self._peers.chat({**self._chat_request("Hello."), "max_tokens": 0})) as nothing:
+            async for _ in nothing:
+                pass
 
     async def _think(self, generation: int, body: dict[str, Any]) -> AsyncGenerator[str, None]:
         self._emit("llm_requested", generation)
