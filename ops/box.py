@@ -27,17 +27,9 @@ LOG_TAIL_BYTES = 8192
 def up(settings: Settings) -> None:
     """From an installed Python environment to a box that answers calls. Raises CallboxError, naming the step."""
     began = time.monotonic()
-    with _step("livekit-server"):
-        livekit_bin = livekit.resolve(settings)
-        console.print(f"  {livekit_bin} ({livekit.version(livekit_bin)})")
-    with _step("models"):
-        models.pull(settings, models.needed(settings), models.catalogue())
-        console.print(f"  {', '.join(models.needed(settings))}: in {settings.models_dir}")
-    with _step("page"):
-        page.build(settings)
-        page.publish(settings)
-        console.print(f"  {page.www_dir(settings)}")
+    livekit_bin = install(settings)
     with _step("configuration"):
+        page.publish(settings)
         render(settings, livekit_bin)
         link_for_supervisorctl(settings, Path(sys.prefix))
         console.print(f"  {settings.var_dir / 'etc'}")
@@ -45,6 +37,21 @@ def up(settings: Settings) -> None:
     with _step("programs"):
         start(settings, chosen)
     _welcome(settings, chosen, time.monotonic() - began)
+
+
+def install(settings: Settings, more_models: tuple[str, ...] = ()) -> Path:
+    """Fetch and build what is missing, start nothing; livekit-server's path. Raises CallboxError, naming the step."""
+    with _step("livekit-server"):
+        livekit_bin = livekit.resolve(settings)
+        console.print(f"  {livekit_bin} ({livekit.version(livekit_bin)})")
+    with _step("models"):
+        names = [*models.needed(settings), *more_models]
+        models.pull(settings, names, models.catalogue())
+        console.print(f"  {', '.join(names)}: in {settings.models_dir}")
+    with _step("page"):
+        page.build(settings)
+        console.print(f"  {page.WEB / 'dist'}")
+    return livekit_bin
 
 
 def start(settings: Settings, chosen: tuple[Program, ...]) -> None:

@@ -67,6 +67,16 @@ def up() -> None:
 
 
 @app.command()
+def install(
+    more_models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Beside what is needed.")
+    ] = None,
+) -> None:
+    """Fetch and build what is missing, and start nothing (for an image, or for tests)."""
+    box.install(settings_module.load(), tuple(more_models or ()))
+
+
+@app.command()
 def down() -> None:
     """Stop every program in order: no new calls, then the calls, then what carries them."""
     box.down(settings_module.load())

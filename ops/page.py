@@ -33,17 +33,22 @@ def build(settings: Settings) -> None:
     stamp, sources = WEB / "dist/.sources", fingerprint(WEB)
     if stamp.exists() and stamp.read_text(encoding="ascii") == sources:
         return
-    environment = environment_without_settings()
-    if not _node_suffices(shutil.which("node")) or shutil.which("npm") is None:
-        if not _node_suffices(tools.bin_dir(settings) / "node"):
-            tools.install(settings, NODE_PACKAGE)
-        environment["PATH"] = f"{tools.bin_dir(settings)}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    npm = shutil.which("npm", path=environment.get("PATH")) or "npm"
+    npm, environment = node(settings)
     log_dir = settings.var_dir / "log"
     install = (npm, "ci", "--no-audit", "--no-fund")
     run("fetch what the page is built with (npm ci)", install, log=log_dir / "npm-ci.log", cwd=WEB, env=environment)
     run("build the page", (npm, "run", "build"), log=log_dir / "page-build.log", cwd=WEB, env=environment)
     stamp.write_text(sources, encoding="ascii")
+
+
+def node(settings: Settings) -> tuple[str, dict[str, str]]:
+    """npm, and the environment in which it finds a Node that Vite takes: the system's, else one installed here."""
+    environment = environment_without_settings()
+    if not _node_suffices(shutil.which("node")) or shutil.which("npm") is None:
+        if not _node_suffices(tools.bin_dir(settings) / "node"):
+            tools.install(settings, NODE_PACKAGE)
+        environment["PATH"] = f"{tools.bin_dir(settings)}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    return shutil.which("npm", path=environment.get("PATH")) or "npm", environment
 
 
 def publish(settings: Settings) -> None:

@@ -1,0 +1,77 @@
+"""What breaks between calls, and that the box comes back without a human."""
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from daemons.errors import CallboxError
+from ops.caller import synthesize, talk
+from ops.programs import STOP_ORDER
+from ops.robot import dial
+from tests.e2e.box import Box
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+BACK_S = 10.0
+RESTARTED = tuple(name for name in STOP_ORDER if name != "llm")  # whose model takes longest; it has a test of its own
+
+
+async def answered(box: Box) -> str:
+    spoken = await synthesize(box.settings, "What is the capital of France?")
+    async with dial(box.settings.door_url) as robot:
+        return (await talk(robot, [spoken])).turns[0].answer
+
+
+async def next_call_begins(box: Box, began_s: float) -> float:
+    """Dial as a person would, again after a refusal; seconds until the greeting is heard."""
+    while True:
+        try:
+            async with dial(box.settings.door_url) as robot:
+                await robot.event(lambda event: event["event"] == "first_frame_published", BACK_S)
+                return time.monotonic() - began_s
+        except (CallboxError, TimeoutError) as error:
+            if time.monotonic() - began_s > 3 * BACK_S:
+                raise AssertionError(f"no call for {3 * BACK_S} s: {error}") from error
+            await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("program", ["agent", "tts"])
+async def test_after_kill_9_the_next_call_works_by_itself(box: Box, program: str) -> None:
+    pid = box.pid(program)
+    os.kill(pid, signal.SIGKILL)
+    took_s = await next_call_begins(box, time.monotonic())
+    print(f"\nkill -9 of {program} → greeting of the next call: {took_s:.1f} s")
+    assert took_s < BACK_S
+    assert "paris" in (await answered(box)).lower()
+    box.wait_ready(program, other_than=pid)
+
+
+@pytest.mark.parametrize("program", RESTARTED)
+def test_a_program_that_is_told_to_end_comes_back(box: Box, program: str) -> None:
+    pid = box.pid(program)
+    os.kill(pid, signal.SIGTERM)
+    took_s = box.wait_ready(program, other_than=pid)
+    print(f"\nkill {program} → ready again: {took_s:.1f} s")
+
+
+async def test_the_box_still_answers_after_all_of_that(box: Box) -> None:
+    await next_call_begins(box, time.monotonic())
+    assert "paris" in (await answered(box)).lower()
+    assert box.status()["ok"]
+
+
+async def test_restart_of_redis_ends_no_call(box: Box) -> None:
+    """Append-only, always synced: what was held before is held after."""
+    spoken = await synthesize(box.settings, "What is the capital of France?")
+    async with dial(box.settings.door_url) as robot:
+        await robot.event(lambda event: event["event"] == "reply_heard", 20)
+        pid = box.pid("redis")
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(box.wait_ready, "redis", pid)
+        await asyncio.sleep(4)  # a renewal and a heartbeat go by
+        assert robot.ended is None
+        report = await talk(robot, [spoken])
+        assert "paris" in report.turns[0].answer.lower()
