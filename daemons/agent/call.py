@@ -235,7 +235,7 @@ class Call:
         reply, self._reply = self._reply, None
         if reply is not None and reply.generation == generation:
             self._emit("reply_finished", generation)
-            self._remember(reply, reply.text, cut_off=False)
+            self._remember(reply, heard=reply.text, known_as=reply.written.strip())
         self._feed(turn.ReplyOver(generation))
 
     # The turn machine and what it asks for
@@ -346,10 +346,12 @@ class Call:
         self._emit("last_frame_published", generation)
         reply, self._reply = self._reply, None
         if reply is not None and (played_samples or reply.keep_caller):
-            self._remember(reply, reply.heard(played_samples), cut_off=True)
+            heard = reply.heard(played_samples)
+            self._remember(reply, heard=heard, known_as=heard, cut_off=True)
 
-    def _remember(self, reply: Reply, heard: str, *, cut_off: bool) -> None:
-        self._history.add(reply.caller, heard, cut_off=cut_off)
+    def _remember(self, reply: Reply, *, heard: str, known_as: str, cut_off: bool = False) -> None:
+        """Put the turn into the history, in the words that the model knows it by."""
+        self._history.add(reply.caller, known_as, cut_off=cut_off)
         self._room.caption(heard, segment=f"agent-{reply.generation}", caller=False, final=True)
         self._trace.emit("reply_heard", turn=reply.generation, text=heard, cut_off=cut_off)
 

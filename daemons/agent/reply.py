@@ -23,6 +23,7 @@ class Reply:
     caller: str
     voice: Voice
     keep_caller: bool  # in the history, though the reply was cancelled unheard: the caller will not say it again
+    written: str = ""  # as the model wrote it, which is what its prompt cache knows; segments hold what is spoken
     segments: list[TtsSegment] = field(default_factory=list)
     _begun: int = 0
 
@@ -31,13 +32,24 @@ class Reply:
         speech = await peers.speech()
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(_write(pieces, speech, trace))
+                both.create_task(self._write(pieces, speech, trace))
                 both.create_task(self._listen(speech, trace))
         except* CallboxError as group:
             raise group.exceptions[0] from group
         finally:
             await speech.cancel()
         self.voice.end()
+
+    async def _write(
+        self, pieces: AsyncGenerator[str, None], speech: Speech, trace: Callable[[TraceEvent], None]
+    ) -> None:
+        async with aclosing(pieces) as texts:
+            async for text in texts:
+                if not self.written:
+                    trace("tts_requested")
+                self.written += text
+                await speech.write(text)
+        await speech.end()
 
     async def _listen(self, speech: Speech, trace: Callable[[TraceEvent], None]) -> None:
         first = True
@@ -73,17 +85,6 @@ class Reply:
                 all_words = segment.text.split()
                 words.append(" ".join(all_words[: int(share * len(all_words))]))
         return _join(words)
-
-
-async def _write(pieces: AsyncGenerator[str, None], speech: Speech, trace: Callable[[TraceEvent], None]) -> None:
-    first = True
-    async with aclosing(pieces) as texts:
-        async for text in texts:
-            if first:
-                trace("tts_requested")
-                first = False
-            await speech.write(text)
-    await speech.end()
 
 
 async def first_sentences(pieces: AsyncGenerator[str, None], most: int) -> AsyncGenerator[str, None]:
