@@ -26,7 +26,11 @@ PHASES = ("loading", "ready", "draining")
 
 
 class _Numbers(ctypes.Structure):
-    """Each field is written with one aligned store, so a reader never sees half of it."""
+    """Each field is written with one aligned store, so a reader never sees half of it.
+
+    There are two places for texts: version v stands in place v % 2, and v + 1 is written into the other before it
+    counts. So a writer that is stopped halfway, by a signal or by a model that holds the GIL, leaves v to be read.
+    """
 
     _fields_: ClassVar = [
         ("beat_ns", ctypes.c_uint64),
@@ -36,14 +40,14 @@ class _Numbers(ctypes.Structure):
         ("phase", ctypes.c_uint64),
         ("registered", ctypes.c_uint64),
         ("started_ns", ctypes.c_uint64),
-        ("text_version", ctypes.c_uint64),  # odd while the texts below are being written
-        ("facts_bytes", ctypes.c_uint64),
-        ("metrics_bytes", ctypes.c_uint64),
+        ("text_version", ctypes.c_uint64),
+        ("facts_bytes", ctypes.c_uint64 * 2),
+        ("metrics_bytes", ctypes.c_uint64 * 2),
     ]
 
 
 _TEXT_AT = ctypes.sizeof(_Numbers)
-_SIZE = _TEXT_AT + TEXT_BYTES
+_SIZE = _TEXT_AT + 2 * TEXT_BYTES
 
 
 class Block:
@@ -96,26 +100,18 @@ class Block:
         text = json.dumps(facts).encode()
         if len(text) + len(metrics) > TEXT_BYTES:
             metrics = b"# the metrics of this worker outgrew the health block\n"
-        self._n.text_version += 1
-        self._map[_TEXT_AT : _TEXT_AT + len(text)] = text
-        self._map[_TEXT_AT + len(text) : _TEXT_AT + len(text) + len(metrics)] = metrics
-        self._n.facts_bytes, self._n.metrics_bytes = len(text), len(metrics)
+        place = (self._n.text_version + 1) % 2
+        at = _TEXT_AT + place * TEXT_BYTES
+        self._map[at : at + len(text) + len(metrics)] = text + metrics
+        self._n.facts_bytes[place], self._n.metrics_bytes[place] = len(text), len(metrics)
         self._n.text_version += 1
 
     def read(self) -> tuple[dict[str, Any], bytes]:
         """(everything that /health shows, Prometheus text)."""
-        for _ in range(100):
-            before = self._n.text_version
-            facts_bytes, metrics_bytes = self._n.facts_bytes, self._n.metrics_bytes
-            text = self._map[_TEXT_AT : _TEXT_AT + facts_bytes + metrics_bytes]
-            if before % 2 == 0 and before == self._n.text_version:
-                break
-            time.sleep(0.001)
-        else:  # the writer was stopped in the middle of a write
-            text, facts_bytes = b"{}", 2
+        facts, metrics = self._texts()
         now_ns = time.monotonic_ns()
         shown = {
-            **json.loads(text[:facts_bytes] or b"{}"),
+            **json.loads(facts or b"{}"),
             "phase": PHASES[self._n.phase],
             "registered": bool(self._n.registered),
             "in_flight": int(self._n.in_flight),
@@ -124,7 +120,18 @@ class Block:
             "beat_age_s": round((now_ns - self._n.beat_ns) / 1e9, 3),
             "age_s": round((now_ns - self._n.started_ns) / 1e9, 3),
         }
-        return shown, text[facts_bytes:]
+        return shown, metrics
+
+    def _texts(self) -> tuple[bytes, bytes]:
+        while True:  # again only when a new version came while the old one was copied
+            version = self._n.text_version
+            place = version % 2
+            facts_at = _TEXT_AT + place * TEXT_BYTES
+            metrics_at = facts_at + self._n.facts_bytes[place]
+            facts = self._map[facts_at:metrics_at]
+            metrics = self._map[metrics_at : metrics_at + self._n.metrics_bytes[place]]
+            if version == self._n.text_version:
+                return facts, metrics
 
 
 def why_not_live(shown: dict[str, Any]) -> str | None:
