@@ -91,17 +91,22 @@ def level_dbfs(samples: Samples) -> float:
 
 
 def read_wav(source: Path | bytes) -> Pcm:
-    """Read 16-bit PCM WAV; several channels are averaged. Raises BadRequest when it is anything else."""
+    """Read 16-bit PCM WAV; several channels are averaged, a last sample that was cut off is dropped.
+
+    Raises BadRequest when it is anything else.
+    """
     opened: str | BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     try:
         with wave.open(opened, "rb") as wav:
             if wav.getsampwidth() != 2:
                 raise BadRequest(f"WAV has {8 * wav.getsampwidth()} bits a sample; only 16-bit PCM is read")
-            channels = wav.getnchannels()
-            interleaved = np.frombuffer(wav.readframes(wav.getnframes()), np.int16)
-            rate_hz = wav.getframerate()
+            channels, rate_hz = wav.getnchannels(), wav.getframerate()
+            pcm = wav.readframes(wav.getnframes())
     except (wave.Error, EOFError) as error:
-        raise BadRequest(f"not a PCM WAV file: {error}") from error
+        raise BadRequest(f"not a PCM WAV file: {error or 'it ends too soon'}") from error
+    if not rate_hz:
+        raise BadRequest("not a PCM WAV file: its sample rate is 0 Hz")
+    interleaved = np.frombuffer(pcm, np.int16, count=len(pcm) // (2 * channels) * channels)
     if channels == 1:
         return Pcm(interleaved, rate_hz)
     return Pcm(interleaved.reshape(-1, channels).mean(axis=1).round().astype(np.int16), rate_hz)
