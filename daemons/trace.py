@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from daemons.clock import Clock
 
@@ -20,11 +20,10 @@ class Trace:
         self._clock = clock
         self._on_event = on_event
         self._path = path
-        self._written_bytes = 0
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("ab")
         except OSError as error:
             log.warning("no trace for this call: %s", error)
 
@@ -36,15 +35,13 @@ class Trace:
         if self._file is None:
             return
         line = json.dumps(record, ensure_ascii=False) + "\n"
-        self._written_bytes += len(line)
         try:
-            self._file.write(line)
+            self._file.write(line.encode(errors="replace"))
             self._file.flush()
+            if self._file.tell() >= MAX_BYTES:
+                self._give_up(f"has reached {MAX_BYTES} bytes")
         except OSError as error:
             self._give_up(f"cannot be written: {error}")
-        else:
-            if self._written_bytes > MAX_BYTES:
-                self._give_up(f"has reached {MAX_BYTES} bytes")
 
     def _give_up(self, why: str) -> None:
         log.warning("trace %s %s; the rest of this call is not traced", self._path, why)
