@@ -9,8 +9,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from daemons.errors import ConfigurationError
@@ -19,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "CALLBOX_"
 
 Port = Annotated[int, Field(ge=1, le=65534)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -125,6 +128,14 @@ class Settings(BaseSettings):
             raise ValueError("at least 8 letters, digits or . _ ~ + / = - are wanted")
         return key
 
+    @field_validator("redis_url")
+    @classmethod
+    def _names_a_redis(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and (parts.scheme not in ("redis", "rediss", "unix") or (parts.port or 1) < 1):  # .port raises too
+            raise ValueError("redis://HOST:PORT/DB, rediss://… or unix://PATH is wanted")
+        return url
+
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
         taken: dict[int, str] = {}
@@ -149,22 +160,18 @@ def load() -> Settings:
     var_dir = this_var_dir()
     kept = var_dir / "callbox.env"
     files = [var_dir / "secrets.env", kept]
-    profile = os.environ.get(f"{PREFIX}PROFILE") or _value_in(kept, "PROFILE")
-    if profile:
-        files.insert(0, ROOT / "etc/profiles" / f"{profile}.env")
     try:
+        if profile := os.environ.get(f"{PREFIX}PROFILE") or dotenv_values(kept).get(f"{PREFIX}PROFILE"):
+            files.insert(0, ROOT / "etc/profiles" / f"{profile}.env")
         settings = Settings(_env_file=tuple(files), var_dir=var_dir)
         if settings.profile != "runpod":
             return settings
         pod = {name: value for name, value in _pod(settings).items() if name not in settings.model_fields_set}
         return Settings(_env_file=tuple(files), var_dir=var_dir, **pod)
     except ValidationError as error:
-        lines = [
-            f"{PREFIX}{'_'.join(map(str, problem['loc'])).upper().removeprefix(PREFIX) or '*'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        ]
+        lines = [_sentence(problem) for problem in error.errors(include_url=False, include_input=False)]
         raise ConfigurationError("bad settings:\n  " + "\n  ".join(lines)) from None
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"settings cannot be read: {error}") from error
 
 
@@ -194,11 +201,8 @@ def _pod(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value}
 
 
-def _value_in(env_file: Path, name: str) -> str:
-    if not env_file.is_file():
-        return ""
-    for line in env_file.read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition("=")
-        if key.strip() == PREFIX + name:
-            return value.strip()
-    return ""
+def _sentence(problem: ErrorDetails) -> str:
+    """What is wrong with which setting; what is wrong between several names them itself."""
+    name = "_".join(map(str, problem["loc"])).upper().removeprefix(PREFIX)
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{PREFIX}{name}: {said}" if name else said
