@@ -1,7 +1,7 @@
 """Who may use a worker: calls by their lease's slot and fence, everyone else by the worker's direct slots."""
 
 import asyncio
-import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry, Counter
 
 from daemons import wire
-from daemons.errors import AtCapacity, BadRequest, Fenced
+from daemons.errors import AtCapacity, BadRequest, CallboxError, Fenced, Unavailable
 from daemons.health import Block
 
-log = logging.getLogger(__name__)
 MAX_REQUESTS_PER_SLOT = 8
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 # (slot, fence) → the call that the registry says holds this slot under this fence, or None
 Confirm = Callable[[int, int], Awaitable[str | None]]
@@ -35,7 +35,7 @@ class Claim:
         if not any(values):
             return None
         call, slot, fence, boot = values
-        if not (call and slot and fence and boot and slot.isdecimal() and fence.isdecimal()):
+        if not (call and slot and fence and boot and _NUMBER.fullmatch(slot) and _NUMBER.fullmatch(fence)):
             raise BadRequest(
                 f"a request of a call carries {wire.CALL_ID}, {wire.SLOT}, {wire.FENCE} (both numbers) and {wire.BOOT}"
             )
@@ -79,11 +79,20 @@ class Admission:
     """Counts slots and checks fences; every request passes `admit` before it costs anything."""
 
     def __init__(
-        self, *, slots: int, direct_slots: int, boot: str, block: Block, confirm: Confirm, metrics: CollectorRegistry
+        self,
+        *,
+        slots: int,
+        direct_slots: int,
+        boot: str,
+        block: Block,
+        confirm: Confirm,
+        draining: asyncio.Event,
+        metrics: CollectorRegistry,
     ) -> None:
-        self.boot = boot
+        self._boot = boot
         self._block = block
         self._confirm = confirm
+        self._draining = draining
         self._slots = [_Slot() for _ in range(slots)]
         self._direct: list[Work | None] = [None] * direct_slots
         self._admitted = Counter("callbox_requests_total", "Requests admitted", ["kind"], registry=metrics)
@@ -94,16 +103,11 @@ class Admission:
         """The highest fence this worker has seen; registration brings it, so that fences survive a lost Redis."""
         return max((slot.fence for slot in self._slots), default=0)
 
-    @property
-    def idle(self) -> bool:
-        """Nothing is in flight that a drain should wait for."""
-        return self._block.in_flight == 0
-
     @asynccontextmanager
     async def admit(self, headers: Mapping[str, str]) -> AsyncIterator[Work]:
         """Hold a place for the request that carries `headers`, in the task that serves it.
 
-        Raises AtCapacity, Fenced or BadRequest. A newer lease on the same slot cancels the task.
+        Raises AtCapacity, Fenced, BadRequest or Unavailable. A newer lease on the same slot cancels the task.
         """
         try:
             claim = Claim.from_headers(headers)
@@ -112,7 +116,7 @@ class Admission:
                 work, leave = self._enter_slot(claim)
             else:
                 work, leave = self._enter_direct()
-        except (AtCapacity, Fenced, BadRequest) as error:
+        except CallboxError as error:
             self._refused.labels(type(error).__name__).inc()
             raise
         self._admitted.labels("direct" if claim is None else "call").inc()
@@ -127,8 +131,8 @@ class Admission:
                 work.abort(reason)
 
     async def _check(self, claim: Claim) -> None:
-        if claim.boot != self.boot:
-            raise Fenced(f"the lease is on boot {claim.boot} of this worker; this is boot {self.boot}")
+        if claim.boot != self._boot:
+            raise Fenced(f"the lease is on boot {claim.boot} of this worker; this is boot {self._boot}")
         if claim.slot >= len(self._slots):
             raise BadRequest(f"there is no slot {claim.slot}; this worker has {len(self._slots)}")
         slot = self._slots[claim.slot]
@@ -152,6 +156,8 @@ class Admission:
         return work, lambda: slot.work.discard(work)
 
     def _enter_direct(self) -> tuple[Work, Callable[[], None]]:
+        if self._draining.is_set():
+            raise Unavailable("this worker is stopping; calls alone may finish their turn here")
         for index, taken in enumerate(self._direct):
             if taken is None:
                 work = self._direct[index] = Work(len(self._slots) + index, None, self._block)

@@ -37,7 +37,8 @@ HEARTBEAT_S = 2.0
 BACKOFF_MAX_S = 5.0
 DRAIN_POLL_S = 0.05
 BIND_PATIENCE_S = 2.0  # a predecessor that was killed may still be going away
-SHUTDOWN_S = 5.0
+SETTLE_S = 1.0  # what was worth waiting for has been waited for
+CLOSE_SERVICE_S = 5.0
 
 
 class Service(Protocol):
@@ -97,6 +98,7 @@ class Runtime:
             boot=self.boot,
             block=self.health,
             confirm=self._confirm,
+            draining=self.draining,
             metrics=self.metrics,
         )
         listening, health_listening = self._bind()
@@ -107,7 +109,7 @@ class Runtime:
             asyncio.create_task(self._keep_health_child(health_listening), name="health"),
             asyncio.create_task(self._publish(), name="publish"),
         ]
-        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=SETTLE_S)
         try:
             await runner.setup()
             await web.SockSite(runner, listening).start()
@@ -127,10 +129,10 @@ class Runtime:
         finally:
             for task in background:
                 task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await asyncio.wait(background, timeout=SETTLE_S)
             await runner.cleanup()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(service.close(), SHUTDOWN_S)
+                await asyncio.wait_for(service.close(), CLOSE_SERVICE_S)
             await self.registry.close()
             log.info("stopped")
 
@@ -220,8 +222,12 @@ class Runtime:
     # The registry
 
     async def _load(self) -> None:
-        started = time.monotonic()
+        started, limit_s = time.monotonic(), self.settings.load_timeout_s
+        overdue = asyncio.get_running_loop().call_later(
+            limit_s, self.stop, EXIT_FAILED, f"still loading after {limit_s:g} s"
+        )
         model = await self._service.load()
+        overdue.cancel()
         self._describe(model)
         self._loaded = True
         self.health.set_phase("ready")
@@ -253,6 +259,7 @@ class Runtime:
             if beat.status is HeartbeatStatus.UNKNOWN:
                 log.warning("the registry has lost this worker; registering again")
                 registered = False
+                self.health.set_registered(False)
                 await asyncio.sleep(0.1)
                 continue
             self._leases = beat.leases
@@ -311,15 +318,14 @@ class Runtime:
     async def _drain(self) -> None:
         self.health.set_phase("draining")
         self.draining.set()
-        if self._exit_code != EXIT_OK:
-            return
-        if self._service.slots:
-            with contextlib.suppress(Unavailable):
-                await self.registry.drain(self.worker, self.boot)
-        try:
-            await asyncio.wait_for(self._service.drain(), self.settings.drain_s)
-        except TimeoutError:
-            log.warning("work was still under way after %g s of draining", self.settings.drain_s)
+        if self._exit_code == EXIT_OK:
+            if self._service.slots:
+                with contextlib.suppress(Unavailable):
+                    await self.registry.drain(self.worker, self.boot)
+            try:
+                await asyncio.wait_for(self._service.drain(), self.settings.drain_s)
+            except TimeoutError:
+                log.warning("work was still under way after %g s of draining", self.settings.drain_s)
         if self._service.slots:
             with contextlib.suppress(Unavailable):
                 await self.registry.deregister(self.worker, self.boot)
@@ -340,13 +346,16 @@ def main(make_service: Callable[[Runtime], Service]) -> NoReturn:
         async def live() -> int:
             return await Runtime(settings, make_service).run()
 
-        code = asyncio.run(live())
+        code = asyncio.new_event_loop().run_until_complete(live())
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         code = EXIT_DO_NOT_RESTART
+    except Exception:
+        log.exception("failed")
+        code = EXIT_FAILED
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(code)  # an engine's thread deep in a model must not hold the end up
+    os._exit(code)  # neither a closing loop nor a thread deep in a model must hold the end up
 
 
 def _listen(port: int, setting: str) -> socket.socket:
