@@ -6,16 +6,18 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 from prometheus_client import Counter
 
 from daemons import wire
-from daemons.errors import BadRequest, Unavailable
+from daemons.errors import BadRequest, ConfigurationError, Unavailable
 from daemons.media import TOKEN_TTL_S, Rooms, join_token
-from daemons.registry import LEASE_TTL_MS, Acquired, AcquireStatus, CallState
-from daemons.runtime import Runtime
+from daemons.registry import LEASE_TTL_MS, AcquireStatus, CallState
+from daemons.runtime import Runtime, until_idle
+from daemons.settings import PREFIX
+from daemons.streams import ClientGone, to_whoever_is_there, while_connected
 from daemons.token.waiting import CallLengths
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,9 @@ QUEUE_POLL_S = 1.0  # keeps the ticket alive, which dies 6 s after the last poll
 KEEP_ALIVE_S = 15.0
 FOLLOW_S = 5.0
 RETRY_AFTER_S = 5.0
+OUTAGE_S = 10.0  # of the registry, before a page that waits is told
+
+Reply = wire.CallGranted | wire.CallQueued | wire.CallRefused
 
 
 class TokenServer:
@@ -45,19 +50,23 @@ class TokenServer:
         self._answers = Counter("callbox_admissions_total", "Answers to callers", ["answer"], registry=runtime.metrics)
 
     async def load(self) -> str:
+        for name in ("token_secret", "livekit_api_secret"):
+            if not getattr(self._settings, name).get_secret_value():
+                raise ConfigurationError(f"{PREFIX}{name.upper()} is empty; `callbox up` makes one")
         self._following = asyncio.create_task(self._follow_call_lengths())
         return ""
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return (
-            web.post("/api/calls", self._start),
-            web.get("/api/calls/{call}", self._show),
-            web.get("/api/calls/{call}/events", self._listen),
-            web.delete("/api/calls/{call}", self._end),
+            web.post("/api/calls", self._in_words(self._start)),
+            web.get("/api/calls/{call}", self._in_words(self._show)),
+            web.get("/api/calls/{call}/events", self._in_words(self._listen)),
+            web.delete("/api/calls/{call}", self._in_words(self._end)),
         )
 
     async def drain(self) -> None:
-        """Nothing to wait for: a queued page asks again of the next process."""
+        """Calls that are being granted are; a page that waits asks again of the next process."""
+        await until_idle(self._runtime.health)
 
     async def close(self) -> None:
         if self._following is not None:
@@ -69,7 +78,16 @@ class TokenServer:
     async def _start(self, request: web.Request) -> web.Response:
         if refused := self._key_refused(request):
             return refused
-        return self._respond(await self._admit(f"call-{secrets.token_hex(8)}", request))
+        if self._runtime.draining.is_set():
+            raise Unavailable("it is starting anew")
+        call = f"call-{secrets.token_hex(8)}"
+        try:
+            async with while_connected(request):
+                with self._runtime.health.working():
+                    return self._respond(await self._admit(call, request))
+        except ClientGone:  # nobody has learned of this call
+            await self._give_up(call)
+            raise
 
     async def _show(self, request: web.Request) -> web.Response:
         """A place in the queue, kept by asking; for a call that goes on, a fresh token."""
@@ -86,18 +104,26 @@ class TokenServer:
         stream = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
-        await stream.prepare(request)
         self._listeners += 1
         try:
-            await self._tell(stream, request)
+            async with while_connected(request):
+                await stream.prepare(request)
+                await self._tell(stream, request)
         finally:
             self._listeners -= 1
         return stream
 
     async def _tell(self, stream: web.StreamResponse, request: web.Request) -> None:
-        told, told_at = "", 0.0
+        told, told_at, asked_at = "", 0.0, time.monotonic()
         while not self._runtime.draining.is_set():
-            answer = await self._standing(request.match_info["call"], request)
+            try:
+                answer = await self._standing(request.match_info["call"], request)
+                asked_at = time.monotonic()
+            except Unavailable as error:
+                if time.monotonic() - asked_at < OUTAGE_S:
+                    await asyncio.sleep(QUEUE_POLL_S)
+                    continue
+                answer = _unavailable(error)
             now = answer.model_dump_json()
             if now != told:
                 await stream.write(f"event: message\ndata: {now}\n\n".encode())
@@ -113,35 +139,37 @@ class TokenServer:
         """Hang up or leave the queue. The agent sees its lease gone and closes the room."""
         if refused := self._secret_refused(request):
             return refused
-        call = request.match_info["call"]
-        standing = await self._registry.lookup(call)
-        if standing.state is CallState.HELD and standing.fence is not None:
-            await self._registry.release(call, standing.fence)
-        else:
-            await self._registry.cancel(call)
+        await self._give_up(request.match_info["call"])
         return web.Response(status=204)
 
     # Admission
 
-    async def _standing(self, call: str, request: web.Request) -> wire.CallGranted | wire.CallQueued | wire.CallRefused:
+    async def _standing(self, call: str, request: web.Request) -> Reply:
+        """Raises Unavailable, as `_admit` does."""
         standing = await self._registry.lookup(call)
         if standing.state is CallState.NONE:
             return _refused("not_found", "This call is over. Press Call to start another.")
-        return await self._admit(call, request)
+        return await self._admit(call, request, is_held=standing.state is CallState.HELD)
 
-    async def _admit(self, call: str, request: web.Request) -> wire.CallGranted | wire.CallQueued | wire.CallRefused:
-        """Ask for a place; asked again for the same call, the registry gives the same answer."""
+    async def _admit(self, call: str, request: web.Request, *, is_held: bool = False) -> Reply:
+        """Ask for a place; asked again for the same call, the registry gives the same answer.
+
+        Raises Unavailable when the registry is away, or when a role has no worker: a call that waits keeps its place
+        for as long as it asks.
+        """
         deadline = time.monotonic() + ROOM_READY_S
-        try:
-            while True:
-                answer = await self._registry.acquire(call, wire.CALL_ROLES, LEASE_TTL_MS, self._settings.queue_max)
-                if answer.status is not AcquireStatus.GRANTED:
-                    break
-                if await self._agent_came(call, answer, deadline):
+        while True:
+            answer = await self._registry.acquire(call, wire.CALL_ROLES, LEASE_TTL_MS, self._settings.queue_max)
+            if answer.status is not AcquireStatus.GRANTED:
+                break
+            try:
+                if await self._agent_came(call, answer.fence, deadline):
                     return self._granted(call, request)
-        except Unavailable as error:
-            log.warning("%s: %s", call, error)
-            return _refused("unavailable", f"The service cannot take calls now: {error}.", RETRY_AFTER_S)
+                is_held = False
+            except Unavailable as error:
+                if not is_held:  # by a caller who was in its room, and whose media may come back
+                    await self._give_up(call)
+                return _unavailable(error)
         if answer.status is AcquireStatus.QUEUED and answer.position is not None:
             return wire.CallQueued(
                 call_id=call,
@@ -152,30 +180,28 @@ class TokenServer:
         if answer.status is AcquireStatus.FULL:
             message = f"All lines are busy and {self._settings.queue_max} callers wait already. Please try again soon."
             return _refused("full", message, RETRY_AFTER_S)
-        return _refused(
-            "unavailable",
-            f"The service is not complete: no {answer.role} worker is running. `callbox status` shows more.",
-            RETRY_AFTER_S,
-        )
+        raise Unavailable(f"no {answer.role} worker is running, as `callbox status` shows")
 
-    async def _agent_came(self, call: str, granted: Acquired, deadline: float) -> bool:
+    async def _agent_came(self, call: str, fence: int | None, deadline: float) -> bool:
         """Wait until the agent is in the room: nobody ever sits in an empty one.
 
-        False when the lease is gone meanwhile, because its agent died and is back: ask for another. Gives the slots
-        back and raises Unavailable when no agent comes.
+        False when the lease is gone meanwhile, because its agent died and is back: ask for another. Raises
+        Unavailable when no agent comes.
         """
-        try:
-            while not await self._rooms.has(call, wire.AGENT_IDENTITY):
-                if (await self._registry.lookup(call)).fence != granted.fence:
-                    return False
-                if time.monotonic() > deadline:
-                    raise Unavailable("the agent did not come to the room in time")
-                await asyncio.sleep(ROOM_POLL_S)
-        except Unavailable:
-            if granted.fence is not None:
-                await self._registry.release(call, granted.fence)
-            raise
+        while not await self._rooms.has(call, wire.AGENT_IDENTITY):
+            if (await self._registry.lookup(call)).fence != fence:
+                return False
+            if time.monotonic() > deadline:
+                raise Unavailable("the agent did not come to the room in time")
+            await asyncio.sleep(ROOM_POLL_S)
         return True
+
+    async def _give_up(self, call: str) -> None:
+        """Its ticket, its reservation or its slots."""
+        await self._registry.cancel(call)
+        standing = await self._registry.lookup(call)
+        if standing.fence is not None:
+            await self._registry.release(call, standing.fence)
 
     def _granted(self, call: str, request: web.Request) -> wire.CallGranted:
         return wire.CallGranted(
@@ -208,10 +234,27 @@ class TokenServer:
 
     # Who may
 
+    def _in_words(
+        self, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Every refusal is a CallRefused."""
+
+        @to_whoever_is_there
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except BadRequest as error:
+                return self._respond(_refused("bad_request", str(error)))
+            except Unavailable as error:
+                log.warning("%s %s: %s", request.method, request.path, error)
+                return self._respond(_unavailable(error))
+
+        return answer
+
     def _key_refused(self, request: web.Request) -> web.Response | None:
         key = self._settings.access_key.get_secret_value()
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-        if not key or hmac.compare_digest(given.encode(), key.encode()):
+        if not key or _same(given, key):
             return None
         return self._respond(_refused("forbidden", "This service asks for an access key."))
 
@@ -225,11 +268,11 @@ class TokenServer:
         given = request.headers.get(SECRET_HEADER) or request.query.get("secret", "")
         if not given:
             raise BadRequest(f"say whose call it is: {SECRET_HEADER} carries the secret that came with the call")
-        if hmac.compare_digest(given.encode(), self._secret(call).encode()):
+        if _same(given, self._secret(call)):
             return None
         return self._respond(_refused("forbidden", "This secret is not that call's."))
 
-    def _respond(self, answer: wire.CallGranted | wire.CallQueued | wire.CallRefused) -> web.Response:
+    def _respond(self, answer: Reply) -> web.Response:
         kind = answer.error if isinstance(answer, wire.CallRefused) else answer.status
         self._answers.labels(kind).inc()
         headers = {"Cache-Control": "no-store"}
@@ -251,3 +294,12 @@ _STATUS = {
 
 def _refused(error: wire.Refusal, message: str, retry_after_s: float | None = None) -> wire.CallRefused:
     return wire.CallRefused(error=error, message=message, retry_after_s=retry_after_s)
+
+
+def _unavailable(error: Unavailable) -> wire.CallRefused:
+    return _refused("unavailable", f"The service cannot take calls now: {error}.", RETRY_AFTER_S)
+
+
+def _same(given: str, expected: str) -> bool:
+    """In constant time; a header may carry any bytes."""
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), expected.encode())
