@@ -1,8 +1,7 @@
-"""A real worker, `python -m daemons.<role>`, on ports of its own."""
+"""A real daemon, `python -m daemons.<role>`, on ports of its own."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any, Self
 
 from daemons import settings as settings_module
 from daemons.settings import ROOT
-from tests.redis_server import free_port
+from tests.ports import free_pair
 
 READY_S = 60.0
 END_S = 15.0
@@ -21,12 +20,16 @@ METRIC_S = 5.0
 
 
 class WorkerProcess:
-    """Ready for requests while inside the context; ended with SIGTERM after it. Its log is `log`."""
+    """Ready for requests while inside the context; ended with SIGTERM after it. Its log is `log`.
 
-    def __init__(self, role: str, redis_url: str, folder: Path, **settings: object) -> None:
+    `module` is another program that lives as a daemon of this role.
+    """
+
+    def __init__(self, role: str, redis_url: str, folder: Path, *, module: str = "", **settings: object) -> None:
         self.role = role
+        self._module = module or f"daemons.{role}"
         self.log = folder / f"{role}.log"
-        self.port = self._free_pair()
+        self.port = free_pair()
         self.url = f"http://127.0.0.1:{self.port}"
         given = {
             "redis_url": redis_url,
@@ -42,7 +45,7 @@ class WorkerProcess:
     def start(self) -> "subprocess.Popen[bytes]":
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"daemons.{self.role}"], env=self._environment, cwd=ROOT, stderr=log, stdout=log
+                [sys.executable, "-m", self._module], env=self._environment, cwd=ROOT, stderr=log, stdout=log
             )
         return self._process
 
@@ -108,15 +111,3 @@ class WorkerProcess:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port + 1}{path}", timeout=5) as answer:
             text: str = answer.read().decode()
             return text
-
-    @staticmethod
-    def _free_pair() -> int:
-        """Two neighbouring ports: the worker's and its health's."""
-        while True:
-            port = free_port()
-            with socket.socket() as probe:
-                try:
-                    probe.bind(("127.0.0.1", port + 1))
-                except OSError:
-                    continue
-                return port

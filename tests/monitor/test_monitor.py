@@ -20,7 +20,8 @@ from daemons.errors import Unavailable
 from daemons.health import Block
 from daemons.monitor.server import Monitor, problem_of
 from daemons.registry import Registry, WorkerRecord, WorkerState, connect
-from tests.redis_server import RedisServer, free_port
+from tests.ports import free_port
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 

