@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
+STREAM_CLOSE_S = 1.0
 OUTBOX_MESSAGES = 256
 CAPTURE_FRAMES = 50  # 10 ms each; an agent that falls further behind drops the oldest
 
@@ -92,7 +93,8 @@ class CallRoom:
                 await asyncio.wait_for(self._publish(wire.ENDED_TOPIC, ended.model_dump_json()), CLOSE_TIMEOUT_S)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
         try:
             await self._rooms.delete(self._name)
         except Unavailable as error:
@@ -173,7 +175,8 @@ class CallRoom:
             async for event in stream:
                 self._on_audio(np.frombuffer(event.frame.data, np.int16))
         finally:
-            await stream.aclose()
+            with contextlib.suppress(TimeoutError):  # a room being torn down may not send the last event
+                await asyncio.wait_for(stream.aclose(), STREAM_CLOSE_S)
 
     def _on_chat(self, reader: rtc.TextStreamReader, identity: str) -> None:
         async def read() -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import aiohttp
 import pytest
 
 from daemons.errors import CallboxError
@@ -38,6 +39,17 @@ async def next_call_begins(box: Box, began_s: float) -> float:
             await asyncio.sleep(0.5)
 
 
+async def until_idle(box: Box) -> bool:
+    """Whether the agent lets go of its last call within a few seconds."""
+    async with aiohttp.ClientSession() as session:
+        for _ in range(50):
+            async with session.get(f"http://127.0.0.1:{box.settings.agent_port + 1}/metrics") as response:
+                if "callbox_calls 0.0" in await response.text():
+                    return True
+            await asyncio.sleep(0.2)
+    return False
+
+
 @pytest.mark.parametrize("program", ["agent", "tts"])
 async def test_after_kill_9_the_next_call_works_by_itself(box: Box, program: str) -> None:
     pid = box.pid(program)
@@ -55,12 +67,14 @@ def test_a_program_that_is_told_to_end_comes_back(box: Box, program: str) -> Non
     os.kill(pid, signal.SIGTERM)
     took_s = box.wait_ready(program, other_than=pid)
     print(f"\nkill {program} → ready again: {took_s:.1f} s")
+    assert took_s < box.settings.drain_s, "it waited for work that had ended"
 
 
 async def test_the_box_still_answers_after_all_of_that(box: Box) -> None:
     await next_call_begins(box, time.monotonic())
     assert "paris" in (await answered(box)).lower()
     assert box.status()["ok"]
+    assert await until_idle(box), "the agent still holds a call that has ended"
 
 
 async def test_restart_of_redis_ends_no_call(box: Box) -> None:
