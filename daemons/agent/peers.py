@@ -25,6 +25,7 @@ from daemons.registry import Bundle, Member, Registry, SwapStatus
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 2.0
+SEND_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 15.0
 SPEECH_TIMEOUT_S = 2 * ANSWER_TIMEOUT_S  # the text may take ANSWER_TIMEOUT_S itself
 SWAP_EVERY_S = 0.5
@@ -217,7 +218,7 @@ class Speech:
 
     async def _send(self, message: wire.Message) -> None:
         try:
-            await self._socket.send_str(message.model_dump_json())
+            await asyncio.wait_for(self._socket.send_str(message.model_dump_json()), SEND_TIMEOUT_S)
         except _BROKEN as error:
             raise Unavailable(f"tts: {error or type(error).__name__}") from error
 
