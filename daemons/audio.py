@@ -102,8 +102,8 @@ def read_wav(source: Path | bytes) -> Pcm:
                 raise BadRequest(f"WAV has {8 * wav.getsampwidth()} bits a sample; only 16-bit PCM is read")
             channels, rate_hz = wav.getnchannels(), wav.getframerate()
             pcm = wav.readframes(wav.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise BadRequest(f"not a PCM WAV file: {error or 'it ends too soon'}") from error
+    except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk ends beyond the file's
+        raise BadRequest(f"not a PCM WAV file: {str(error) or 'it ends too soon'}") from error
     if not rate_hz:
         raise BadRequest("not a PCM WAV file: its sample rate is 0 Hz")
     interleaved = np.frombuffer(pcm, np.int16, count=len(pcm) // (2 * channels) * channels)
