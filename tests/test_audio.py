@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import wave
@@ -132,7 +133,8 @@ def test_a_wav_comes_back_as_it_was(tmp_path: Path) -> None:
     path.write_bytes(wav_bytes(Pcm(RAMP, 24_000)))
     for source in (path, path.read_bytes()):
         read = read_wav(source)
-        assert (read.rate_hz, read.duration_ms) == (24_000, pytest.approx(1000 / 24))
+        assert read.rate_hz == 24_000
+        assert read.duration_ms == pytest.approx(1000 / 24)
         assert np.array_equal(read.samples, RAMP)
 
 
@@ -166,7 +168,5 @@ def test_what_is_no_wav_of_16_bits_is_refused_in_words(source: bytes, said: str)
 @given(st.integers(0, 60), st.binary(min_size=1, max_size=8))
 def test_a_damaged_header_is_refused_or_read_but_never_more(at: int, damage: bytes) -> None:
     whole = wav(RAMP)
-    try:
+    with contextlib.suppress(BadRequest):
         assert len(read_wav(whole[:at] + damage + whole[at + len(damage) :]).samples) <= len(whole)
-    except BadRequest:
-        pass
