@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import ssl
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -132,18 +131,21 @@ async def synthesize(settings: Settings, words: str) -> Utterance:
 
 
 async def call(
-    settings: Settings, *, say: Sequence[str], wavs: Sequence[Pcm], turns: int | None, console: Console
+    settings: Settings, *, door_url: str, say: Sequence[str], wavs: Sequence[Pcm], turns: int | None, console: Console
 ) -> tuple[Report, Pcm]:
-    """One call; what was said and what the caller heard. Prints as it goes."""
+    """One call; what was said and what the caller heard. Prints as it goes.
+
+    Over TLS the certificate must be one that this machine trusts, or the one that SSL_CERT_FILE names: Python and
+    LiveKit's library both read that variable.
+    """
     spoken = [Utterance(words=f"{pcm.duration_ms / 1000:.1f} s of audio", pcm=pcm) for pcm in wavs]
     spoken += [await synthesize(settings, words) for words in say]
     if not spoken:
         raise BadRequest("say something: --say TEXT or --wav FILE, each as often as you like")
     utterances = list(itertools.islice(itertools.cycle(spoken), turns or len(spoken)))
     async with dial(
-        settings.door_url,
+        door_url,
         access_key=settings.access_key.get_secret_value(),
-        tls=_trust(settings),
         on_queued=lambda queued: console.print(f"All lines are busy: number {queued.position} in the queue."),
     ) as robot:
         console.print(f"[dim]{robot.call_id}[/dim]")
@@ -203,9 +205,3 @@ def _speech_end_ns(pcm: Pcm) -> int:
     bound = max(max(levels) - SPEECH_BELOW_PEAK_DB, AUDIBLE_DBFS)
     last = max((index for index, level in enumerate(levels) if level >= bound), default=len(levels) - 1)
     return round((last + 1) * 1e7)
-
-
-def _trust(settings: Settings) -> ssl.SSLContext | None:
-    """A self-signed certificate of this box is trusted by this box's own caller."""
-    own = settings.var_dir / "etc/tls/cert.pem"
-    return ssl.create_default_context(cafile=own) if settings.public_host and own.is_file() else None

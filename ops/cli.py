@@ -125,6 +125,14 @@ def call(
     wav: Annotated[list[Path] | None, typer.Option("--wav", metavar="FILE", help="Say this 16-bit WAV file.")] = None,
     turns: Annotated[int | None, typer.Option("--turns", min=1, help="Go on for so many turns, over and over.")] = None,
     record: Annotated[Path | None, typer.Option("--record", metavar="OUT.wav", help="Write what was heard.")] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            help="Call the box at this address, not this machine's. Its certificate, when self-signed, is "
+            "var/tls/cert.pem there: copy it and name it here in SSL_CERT_FILE.",
+        ),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Call the box as a person without a browser would; show what was said and how long each step took."""
@@ -132,7 +140,9 @@ def call(
 
     settings = settings_module.load()
     wavs = [read_wav(path) for path in wav or []]
-    report, heard = asyncio.run(caller.call(settings, say=say or [], wavs=wavs, turns=turns, console=console))
+    report, heard = asyncio.run(
+        caller.call(settings, door_url=url or settings.door_url, say=say or [], wavs=wavs, turns=turns, console=console)
+    )
     if record is not None:
         record.write_bytes(wav_bytes(heard))
     if json_file is not None:

@@ -94,28 +94,40 @@ class Robot:
         await asyncio.sleep(max(0.0, began_ns / 1e9 + pcm.duration_ms / 1000 - time.monotonic()))
         return began_ns
 
+    async def write(self, text: str) -> None:
+        """Type instead of speaking."""
+        await self._room.local_participant.send_text(text, topic=wire.CHAT_TOPIC)
+
     async def event(self, matches: Callable[[dict[str, Any]], bool], timeout_s: float) -> dict[str, Any]:
         """The first trace event that matches, past or to come. Raises TimeoutError; Unavailable when the call ends."""
 
         def found() -> dict[str, Any] | None:
             return next((event for event in self.events if matches(event)), None)
 
-        async with asyncio.timeout(timeout_s), self._happened:
-            await self._happened.wait_for(lambda: found() is not None or self.ended is not None)
+        try:
+            async with asyncio.timeout(timeout_s), self._happened:
+                await self._happened.wait_for(lambda: found() is not None or self.ended is not None)
+        except TimeoutError:
+            raise TimeoutError(f"waited {timeout_s:g} s in vain for the agent's next step") from None
         if (event := found()) is None:
             raise Unavailable(f"the call ended: {self.ended.message if self.ended else ''}")
         return event
 
     async def join(self, granted: wire.CallGranted) -> None:
+        """Enter the room and open the microphone. Raises Unavailable."""
         self.call_id = granted.call_id
         self._room.on("data_received", self._on_data)
         self._room.on("track_subscribed", self._on_track)
         self._room.on("disconnected", lambda reason: self._end(rtc.DisconnectReason.Name(reason)))
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await self._room.connect(granted.url, granted.token)
-            track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
-            options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
-            await self._room.local_participant.publish_track(track, options)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._room.connect(granted.url, granted.token)
+                track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
+                options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+                await self._room.local_participant.publish_track(track, options)
+        except (rtc.ConnectError, TimeoutError) as error:
+            why = str(error) or f"no connection within {CONNECT_TIMEOUT_S:g} s"
+            raise Unavailable(f"the media server at {granted.url} is not reached: {why}") from error
         self._spawn(self._speak())
 
     async def leave(self) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,9 +22,13 @@ CALLBOX = Path(sys.executable).with_name("callbox")
 
 
 class Box:
-    """Up inside the context. Its programs run under a supervisord of its own, on free ports."""
+    """Up inside the context. Its programs run under a supervisord of its own, on free ports.
 
-    def __init__(self, **changes: object) -> None:
+    `prefix` comes before each command: what runs the box somewhere else.
+    """
+
+    def __init__(self, *, prefix: Sequence[str] = (), **changes: object) -> None:
+        self._prefix = prefix
         self._folder = tempfile.TemporaryDirectory(prefix="cb-e2e-")  # short enough for a Unix socket
         self.var_dir = Path(self._folder.name)
         self.var_dir.chmod(0o755)  # nginx's workers are another user's when root runs this
@@ -70,7 +75,7 @@ class Box:
     def callbox(self, *words: str, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `callbox WORDS` against this box."""
         done = subprocess.run(
-            [CALLBOX, *words],
+            [*self._prefix, CALLBOX, *words],
             env=self.environment,
             cwd=ROOT,
             timeout=timeout_s,

@@ -38,8 +38,12 @@ HEARD_JS = """async () => {
 
 
 async def microphone(settings: Settings, words: str, folder: Path) -> Path:
-    """What the fake microphone says over and over: silence while the agent greets, the words, silence."""
-    spoken = (await synthesize(settings, words)).pcm.resampled(MICROPHONE_HZ).samples
+    return fake_microphone((await synthesize(settings, words)).pcm, folder)
+
+
+def fake_microphone(pcm: Pcm, folder: Path) -> Path:
+    """What it says over and over: silence while the agent greets, the words, silence."""
+    spoken = pcm.resampled(MICROPHONE_HZ).samples
     quiet = [np.zeros(round(seconds * MICROPHONE_HZ), np.int16) for seconds in (GREETING_S, PAUSE_S)]
     path = folder / "microphone.wav"
     path.write_bytes(wav_bytes(Pcm(np.concatenate([quiet[0], spoken, quiet[1]]), MICROPHONE_HZ)))
@@ -47,10 +51,10 @@ async def microphone(settings: Settings, words: str, folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def browser_page(url: str, wav: Path) -> AsyncIterator[Page]:
+async def browser_page(url: str, wav: Path, chromium: str | Path = CHROMIUM, *arguments: str) -> AsyncIterator[Page]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM,
+            executable_path=chromium,
             args=[
                 "--no-sandbox",
                 "--disable-gpu",
@@ -63,6 +67,7 @@ async def browser_page(url: str, wav: Path) -> AsyncIterator[Page]:
                 "--use-fake-device-for-media-stream",
                 f"--use-file-for-fake-audio-capture={wav}",
                 "--autoplay-policy=no-user-gesture-required",
+                *arguments,
             ],
         )
         try:
