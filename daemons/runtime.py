@@ -113,18 +113,17 @@ class Runtime:
         try:
             await runner.setup()
             await web.SockSite(runner, listening).start()
+            registration: asyncio.Task[None] | None = None
             if service.slots:
-                background += [
-                    asyncio.create_task(self._stay_registered(), name="registration"),
-                    asyncio.create_task(self._listen_for_wakeups(), name="wakeups"),
-                ]
+                registration = asyncio.create_task(self._stay_registered(), name="registration")
+                background += [registration, asyncio.create_task(self._listen_for_wakeups(), name="wakeups")]
             else:
                 self.health.set_registered(True)
             background.append(asyncio.create_task(self._load(), name="load"))
             for task in background:
                 task.add_done_callback(self._end_if_it_failed)
             await self._stopping.wait()
-            await self._drain()
+            await self._drain(registration)
             return self._exit_code
         finally:
             for task in background:
@@ -253,7 +252,7 @@ class Runtime:
             except Unavailable as error:
                 failures += 1
                 if failures == 1 or failures % 30 == 0:
-                    log.warning("the registry does not answer (%d. time): %s", failures, error)
+                    log.warning("%s; asked %d times so far", error, failures)
                 await asyncio.sleep(min(BACKOFF_MAX_S, 0.25 * 2 ** min(failures, 5)))
                 continue
             if beat.status is HeartbeatStatus.UNKNOWN:
@@ -315,18 +314,20 @@ class Runtime:
         app.add_routes(self._service.routes())
         return app
 
-    async def _drain(self) -> None:
+    async def _drain(self, registration: "asyncio.Task[None] | None") -> None:
         self.health.set_phase("draining")
         self.draining.set()
         if self._exit_code == EXIT_OK:
-            if self._service.slots:
+            if registration is not None:
                 with contextlib.suppress(Unavailable):
                     await self.registry.drain(self.worker, self.boot)
             try:
                 await asyncio.wait_for(self._service.drain(), self.settings.drain_s)
             except TimeoutError:
                 log.warning("work was still under way after %g s of draining", self.settings.drain_s)
-        if self._service.slots:
+        if registration is not None:
+            registration.cancel()  # or a registration under way would outlive this process
+            await asyncio.wait([registration], timeout=SETTLE_S)
             with contextlib.suppress(Unavailable):
                 await self.registry.deregister(self.worker, self.boot)
 
