@@ -77,6 +77,18 @@ async def test_the_box_still_answers_after_all_of_that(box: Box) -> None:
     assert await until_idle(box), "the agent still holds a call that has ended"
 
 
+async def test_up_on_a_running_box_restarts_nothing_and_interrupts_no_call(box: Box) -> None:
+    programs = {one["name"]: one["pid"] for one in box.status()["programs"]}
+    async with dial(box.settings.door_url) as robot:
+        await robot.event(lambda event: event["event"] == "first_frame_published", 20)
+        began_s = time.monotonic()
+        await asyncio.to_thread(box.callbox, "up")
+        print(f"\nup on a running box: {time.monotonic() - began_s:.1f} s")
+        await robot.event(lambda event: event["event"] == "reply_heard", 20)
+        assert robot.ended is None
+    assert {one["name"]: one["pid"] for one in box.status()["programs"]} == programs
+
+
 async def test_restart_of_redis_ends_no_call(box: Box) -> None:
     """Append-only, always synced: what was held before is held after."""
     spoken = await synthesize(box.settings, "What is the capital of France?")

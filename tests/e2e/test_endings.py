@@ -1,0 +1,124 @@
+"""Every way in which a call ends: the caller is told why in words, and nothing of it is left."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from daemons import wire
+from daemons.registry import CallState, connect
+from ops.robot import Robot, dial
+from tests.e2e.box import Box
+from tests.e2e.test_faults import until_idle
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+IDLE_S = 4.0
+LONGEST_S = 20.0
+DRAIN_S = 3.0
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Box]:
+    """A box with short limits and the small model."""
+    with Box(llm_model="smollm2-135m", idle_s=IDLE_S, call_max_s=LONGEST_S, drain_s=DRAIN_S, slots=1) as box:
+        yield box
+
+
+@asynccontextmanager
+async def call(box: Box) -> AsyncIterator[Robot]:
+    """A call whose greeting has begun; afterwards the agent is idle and the registry knows nothing of it."""
+    async with dial(box.settings.door_url, patience_s=30) as robot:
+        await robot.event(lambda event: event["event"] == "first_frame_published", 20)
+        yield robot
+    assert await until_idle(box)
+    registry = connect(box.settings.redis)
+    try:
+        assert (await registry.lookup(robot.call_id)).state is CallState.NONE
+    finally:
+        await registry.close()
+
+
+async def ended(robot: Robot, timeout_s: float) -> wire.CallEnded:
+    for _ in range(round(timeout_s / 0.1)):
+        if robot.ended is not None:
+            return robot.ended
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"the call went on for {timeout_s} s")
+
+
+async def test_hanging_up_ends_it_at_once(impatient: Box) -> None:
+    async with call(impatient):
+        pass
+    assert "ended: caller_left" in impatient.log("agent")
+
+
+async def test_silence_ends_it(impatient: Box) -> None:
+    async with call(impatient) as robot:
+        reason = await ended(robot, IDLE_S + 10)
+        assert (reason.reason, reason.message) == ("idle", "The call ended because nobody spoke for a while.")
+
+
+async def test_the_longest_call_ends(impatient: Box) -> None:
+    async with call(impatient) as robot:
+        chatter = asyncio.create_task(keep_typing(robot))
+        reason = await ended(robot, LONGEST_S + 10)
+        chatter.cancel()
+        assert reason.reason == "longest_call"
+
+
+async def keep_typing(robot: Robot) -> None:
+    while True:
+        await robot.write("Hello?")
+        await asyncio.sleep(2)
+
+
+async def test_an_agent_that_stops_says_so_after_its_patience(impatient: Box) -> None:
+    async with call(impatient) as robot:
+        pid = impatient.pid("agent")
+        os.kill(pid, signal.SIGTERM)
+        chatter = asyncio.create_task(keep_typing(robot))
+        reason = await ended(robot, DRAIN_S + 5)
+        chatter.cancel()
+        assert reason.reason == "agent_stopping"
+        assert "restarted" in reason.message
+        await asyncio.to_thread(impatient.wait_ready, "agent", pid)
+
+
+async def test_a_registry_that_stays_away_ends_it_before_the_lease_can_be_anothers(impatient: Box) -> None:
+    async with dial(impatient.settings.door_url, patience_s=30) as robot:
+        await robot.event(lambda event: event["event"] == "first_frame_published", 20)
+        chatter = asyncio.create_task(keep_typing(robot))
+        redis = impatient.pid("redis")
+        os.kill(redis, signal.SIGSTOP)
+        try:
+            reason = await ended(robot, 15)
+        finally:
+            os.kill(redis, signal.SIGCONT)
+            chatter.cancel()
+        assert reason.reason == "registry_lost"
+    assert await until_idle(impatient)
+
+
+async def test_a_caller_whose_page_vanishes_frees_the_slot(impatient: Box) -> None:
+    """No hang-up reaches the box: the next caller waits for the grace of a reload, not longer."""
+    lost: asyncio.Future[Robot] = asyncio.get_running_loop().create_future()
+
+    async def vanish() -> None:
+        async with dial(impatient.settings.door_url, patience_s=30) as robot:
+            await robot.event(lambda event: event["event"] == "first_frame_published", 20)
+            await robot.leave()
+            lost.set_result(robot)
+            await asyncio.sleep(60)
+
+    vanishing = asyncio.create_task(vanish())
+    await asyncio.wait_for(asyncio.shield(lost), 40)
+    try:
+        async with call(impatient) as robot:
+            assert robot.ended is None
+    finally:
+        vanishing.cancel()
+        await asyncio.gather(vanishing, return_exceptions=True)
