@@ -23,4 +23,5 @@ def test_without_its_model_the_worker_says_so_and_is_not_restarted(
         assert process.wait(30) == EXIT_DO_NOT_RESTART
     finally:
         process.kill()
+        process.wait()
     assert reason in worker.log.read_text()
