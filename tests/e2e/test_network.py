@@ -178,7 +178,8 @@ async def test_a_person_calls_from_a_page_on_another_network(world: World, tmp_p
 
 
 def test_nobody_but_the_callers_hears_of_the_box(world: World) -> None:
-    """Start, the calls above and the stop; last in this file, since it stops the box."""
+    """Start, the calls above and the stop; the last of this world, since it stops the box."""
+    assert world.tap.sent("udp", world.box.settings.livekit_udp_port) > MEDIA_PACKETS, "no call went before"
     world.box.callbox("down")
     strays = world.tap.strays()
     world.home.run("getent", "hosts", "stun.example.org")  # the counterproof: an attempt is seen
