@@ -90,7 +90,11 @@ def _versions(settings: Settings) -> Iterator[Finding]:
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
-    for what, folder in (("var", settings.var_dir), ("models", settings.models_dir)):
+    for what, folder, without in (
+        ("data", settings.var_dir / "redis", "Redis cannot write and stops"),
+        ("logs", settings.var_dir / "log", "calls go on, but nobody can read why one failed"),
+        ("models", settings.models_dir, "no further model can be fetched"),
+    ):
         there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         free_bytes = shutil.disk_usage(there).free
         enough = free_bytes >= LITTLE_DISK_BYTES
@@ -98,7 +102,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
             f"disk for {what}",
             "ok" if enough else "wrong",
             f"{free_bytes / 1e9:.1f} GB free at {there}",
-            "" if enough else "make room: without it Redis cannot write and stops",
+            "" if enough else f"make room: without it {without}",
         )
 
 
