@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+import psutil
 
 from daemons.errors import CallboxError, ConfigurationError
 from daemons.settings import PREFIX, Settings
@@ -36,6 +39,7 @@ def examine(settings: Settings, *, checksums: bool = True) -> list[Finding]:
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("versions", lambda: _versions(settings)),
         ("disk", lambda: _disk(settings)),
+        ("network", _network),
         ("secrets", lambda: _secrets(settings)),
         ("models", lambda: _models(settings, checksums)),
         ("page", lambda: _page(settings)),
@@ -104,6 +108,16 @@ def _disk(settings: Settings) -> Iterator[Finding]:
             f"{free_bytes / 1e9:.1f} GB free at {there}",
             "" if enough else f"make room: without it {without}",
         )
+
+
+def _network() -> Iterator[Finding]:
+    """The agent's WebRTC library offers no loopback address, so it needs another, though nothing is sent by it."""
+    inet = {socket.AF_INET, socket.AF_INET6}
+    if any(one.family in inet for name, found in psutil.net_if_addrs().items() if name != "lo" for one in found):
+        yield Finding("network", "ok", "an interface beside loopback has an address", "")
+    else:
+        mend = "join any network, cable or Wi-Fi; one that leads nowhere will do"
+        yield Finding("network", "wrong", "loopback is the only interface with an address: calls cannot begin", mend)
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:

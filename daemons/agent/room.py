@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 STREAM_CLOSE_S = 1.0
+LAST_WORDS_S = 1.0  # to a caller who may be gone already
 OUTBOX_MESSAGES = 256
 CAPTURE_FRAMES = 50  # 10 ms each; an agent that falls further behind drops the oldest
 
@@ -90,7 +91,7 @@ class CallRoom:
         """Say why, delete the room and leave nothing behind. Bounded, never raises."""
         if self._room.isconnected():
             with contextlib.suppress(TimeoutError, rtc.participant.PublishDataError):
-                await asyncio.wait_for(self._publish(wire.ENDED_TOPIC, ended.model_dump_json()), CLOSE_TIMEOUT_S)
+                await asyncio.wait_for(self._publish(wire.ENDED_TOPIC, ended.model_dump_json()), LAST_WORDS_S)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
