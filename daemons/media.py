@@ -1,6 +1,9 @@
 """The LiveKit server, as its clients' host sees it: rooms, and tokens to join them."""
 
+import asyncio
 import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 from livekit import api
@@ -43,39 +46,40 @@ class Rooms:
 
     async def create(self, room: str) -> None:
         request = api.CreateRoomRequest(name=room, empty_timeout=EMPTY_TIMEOUT_S, departure_timeout=EMPTY_TIMEOUT_S)
-        try:
-            await self._rooms().create_room(request)
-        except (api.TwirpError, aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(f"the media server made no room: {error or type(error).__name__}") from error
+        async with self._asked("made no room") as rooms:
+            await rooms.create_room(request)
 
     async def has(self, room: str, identity: str) -> bool:
         """Whether the room is there with this participant in it (the counts of ListRooms lag by seconds)."""
-        try:
-            found = await self._rooms().list_participants(api.ListParticipantsRequest(room=room))
-        except api.TwirpError as error:
-            if error.code == api.TwirpErrorCode.NOT_FOUND:
-                return False
-            raise Unavailable(f"the media server does not say who is in {room}: {error}") from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(f"the media server does not answer: {error or type(error).__name__}") from error
+        async with self._asked(f"does not say who is in {room}") as rooms:
+            try:
+                found = await rooms.list_participants(api.ListParticipantsRequest(room=room))
+            except api.TwirpError as error:
+                if error.code == api.TwirpErrorCode.NOT_FOUND:
+                    return False
+                raise
         return any(person.identity == identity for person in found.participants)
 
     async def delete(self, room: str) -> None:
         """Idempotent: a room that is gone already is no error."""
-        try:
-            await self._rooms().delete_room(api.DeleteRoomRequest(room=room))
-        except api.TwirpError as error:
-            if error.code != api.TwirpErrorCode.NOT_FOUND:
-                raise Unavailable(f"the media server did not delete {room}: {error}") from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(f"the media server did not delete {room}: {error or type(error).__name__}") from error
+        async with self._asked(f"did not delete {room}") as rooms:
+            try:
+                await rooms.delete_room(api.DeleteRoomRequest(room=room))
+            except api.TwirpError as error:
+                if error.code != api.TwirpErrorCode.NOT_FOUND:
+                    raise
 
     async def close(self) -> None:
         if self._api is not None:
             await self._api.aclose()
 
-    def _rooms(self) -> RoomService:
+    @asynccontextmanager
+    async def _asked(self, failure: str) -> AsyncIterator[RoomService]:
         if self._api is None:  # wants a running loop
-            timeout = aiohttp.ClientTimeout(total=API_TIMEOUT_S)
-            self._api = api.LiveKitAPI(self._url, self._key, self._secret, timeout=timeout, failover=False)
-        return self._api.room
+            self._api = api.LiveKitAPI(self._url, self._key, self._secret, failover=False)
+        try:
+            async with asyncio.timeout(API_TIMEOUT_S):  # the client's own time-out does not reach its requests
+                yield self._api.room
+        except (api.TwirpError, aiohttp.ClientError, TimeoutError) as error:
+            why = str(error) or f"no answer within {API_TIMEOUT_S:g} s"
+            raise Unavailable(f"the media server {failure}: {why}") from error
