@@ -202,22 +202,23 @@ class Runtime:
             self.health.publish(facts, generate_latest(self.metrics))
 
     async def _keep_health_child(self, listening: socket.socket) -> None:
-        while True:
-            child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "daemons.health"),
-                *(str(self.health.fd), str(listening.fileno()), str(os.getpid())),
-                pass_fds=(self.health.fd, listening.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                cwd=settings_module.ROOT,
-            )
-            try:
-                code = await child.wait()
-            finally:
-                if child.returncode is None:
-                    child.kill()
-                    await child.wait()
-            log.error("the health process ended with %d; starting another", code)
-            await asyncio.sleep(1)
+        with listening:
+            while True:
+                child = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "daemons.health"),
+                    *(str(self.health.fd), str(listening.fileno()), str(os.getpid())),
+                    pass_fds=(self.health.fd, listening.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    cwd=settings_module.ROOT,
+                )
+                try:
+                    code = await child.wait()
+                finally:
+                    if child.returncode is None:
+                        child.kill()
+                        await child.wait()
+                log.error("the health process ended with %d; starting another", code)
+                await asyncio.sleep(1)
 
     # The registry
 
