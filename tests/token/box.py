@@ -1,0 +1,158 @@
+"""A token server beside a real registry and a real LiveKit; workers that do nothing; an agent that only comes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from livekit import rtc
+
+from daemons import wire
+from daemons.media import Rooms, join_token
+from daemons.registry import AcquireStatus, CallState, Registry, connect
+from daemons.runtime import EXIT_OK, Runtime
+from daemons.settings import Settings
+from daemons.token.server import SECRET_HEADER, TokenServer
+from tests.ports import free_pair
+from tests.waiting import until
+
+AGENT_POLL_S = 0.03
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+class Agent:
+    """Goes into the room of each call that is leased to it, after `delay_s`, and leaves when the lease is gone."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self.delay_s = 0.0
+        self.comes = True
+        self._settings = settings
+        self._registry = registry
+        self._rooms = Rooms(settings)
+        self._calls: dict[str, asyncio.Task[None]] = {}
+
+    async def live(self, worker: str, boot: str) -> None:
+        try:
+            while True:
+                leases = (await self._registry.heartbeat(worker, boot, ready=True)).leases
+                for lease in leases:
+                    if self.comes and lease.call not in self._calls:
+                        self._calls[lease.call] = asyncio.create_task(self._attend(lease.call))
+                for call in self._calls.keys() - {lease.call for lease in leases}:
+                    await _cancelled(self._calls.pop(call))
+                await asyncio.sleep(AGENT_POLL_S)
+        finally:
+            for task in self._calls.values():
+                await _cancelled(task)
+            await self._rooms.close()
+
+    async def _attend(self, call: str) -> None:
+        await asyncio.sleep(self.delay_s)
+        await self._rooms.create(call)
+        room, token = rtc.Room(), join_token(self._settings, call, wire.AGENT_IDENTITY, agent=True)
+        coming = asyncio.create_task(room.connect(self._settings.livekit_url, token))
+        try:
+            await asyncio.shield(coming)  # the client ends its process some time after a connect that was cancelled
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.wait([coming])
+            await self._rooms.delete(call)
+            await room.disconnect()
+
+
+class Box:
+    """One slot of each role, of which `roles` are there."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.registry = connect(settings.redis)
+        self.runtime = Runtime(settings, TokenServer)
+        self.agent = Agent(settings, self.registry)
+        self._agent_lives: asyncio.Task[None] | None = None
+
+    async def add_workers(self, *roles: str) -> None:
+        for role in roles:
+            await self.registry.register(role, f"{role}-1", role, "http://127.0.0.1:1", 1)
+            await self.registry.heartbeat(role, f"{role}-1", ready=True)
+
+    async def start_agent(self, boot: str = "agent-1") -> None:
+        await self.registry.register("agent", boot, "agent", "http://127.0.0.1:1", 1)
+        if self._agent_lives is not None:
+            await _cancelled(self._agent_lives)
+            self.agent = Agent(self.settings, self.registry)
+        self._agent_lives = asyncio.create_task(self.agent.live("agent", boot))
+
+    async def ask(self, method: str = "POST", path: str = "", secret: str = "", **headers: str) -> Answer:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if secret:
+            given[SECRET_HEADER] = secret
+        async with self._http.request(method, f"/api/calls{path}", headers=given) as answer:
+            text = await answer.text()
+            return Answer(answer.status, dict(answer.headers), json.loads(text) if text else {})
+
+    @asynccontextmanager
+    async def events(self, call: dict[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        path = f"/api/calls/{call['call_id']}/events"
+        async with self._http.get(path, params={"secret": call["secret"]}) as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.content_type == "text/event-stream"
+            yield _events(answer)
+
+    async def state(self, call: dict[str, Any]) -> CallState:
+        return (await self.registry.lookup(call["call_id"])).state
+
+    async def becomes(self, call: dict[str, Any], state: CallState, within_s: float) -> None:
+        async def is_so() -> bool:
+            return await self.state(call) is state
+
+        await until(is_so, within_s)
+
+    async def is_free(self) -> bool:
+        """Whether a call would get every role at once."""
+        acquired = await self.registry.acquire("probe", wire.CALL_ROLES)
+        await self.registry.cancel("probe")
+        await self.registry.release("probe", acquired.fence or 0)
+        return acquired.status is AcquireStatus.GRANTED
+
+    @asynccontextmanager
+    async def up(self) -> AsyncIterator["Box"]:
+        life = asyncio.create_task(self.runtime.run())
+        timeout = aiohttp.ClientTimeout(total=20)
+        self._http = aiohttp.ClientSession(f"http://127.0.0.1:{self.settings.token_port}", timeout=timeout)
+        try:
+            await until(lambda: self.runtime.health.read()[0]["phase"] == "ready" or life.done(), within_s=10)
+            assert not life.done(), await life
+            yield self
+        finally:
+            self.runtime.stop(EXIT_OK, "the test is over")
+            await self._http.close()
+            assert await life == EXIT_OK
+            if self._agent_lives is not None:
+                await _cancelled(self._agent_lives)
+            await self.registry.close()
+
+
+def box_settings(redis_url: str, livekit: dict[str, Any], **changes: Any) -> Settings:
+    given = {"redis_url": redis_url, "token_port": free_pair(), "token_secret": "signs calls", "drain_s": 5}
+    return Settings(**{**livekit, **given, **changes})
+
+
+async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    async for line in answer.content:
+        if line.startswith(b"data: "):
+            yield json.loads(line.removeprefix(b"data: "))
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
