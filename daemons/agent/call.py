@@ -94,6 +94,7 @@ class Call:
         self._work: asyncio.Task[None] | None = None  # the transcription or the reply under way
         self._over: asyncio.Future[wire.EndReason] = asyncio.get_running_loop().create_future()
         self._tasks = asyncio.TaskGroup()
+        self._reading: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # ahead, by `_prefill`
         self._state: wire.AgentState = "initializing"
         self._greeted = False
         self._present = False
@@ -144,7 +145,7 @@ class Call:
         self._room.tell_state(self._state)
         self._spawn(self._playout.run())
         self._spawn(self._watch())
-        self._spawn(self._prefill())
+        self._prefill()
         return await self._over
 
     async def _close(self, reason: wire.EndReason) -> None:
@@ -300,13 +301,21 @@ class Call:
             "max_tokens": writing.max_tokens,
         }
 
-    async def _prefill(self) -> None:
-        """Let the model read the instructions during the greeting, so that the first answer need not wait for it."""
-        async with aclosing(self._peers.chat({**self._chat_request("Hello."), "max_tokens": 0})) as nothing:
-            async for _ in nothing:
-                pass
+    def _prefill(self) -> None:
+        """Let the model read what was said so far while nobody waits for it: the next answer begins sooner."""
+        self._reading.cancel()
+        self._reading = self._spawn(self._read(self._chat_request("")))
+
+    async def _read(self, body: dict[str, Any]) -> None:
+        try:
+            async with aclosing(self._peers.chat({**body, "max_tokens": 0})) as nothing:
+                async for _ in nothing:
+                    pass
+        except Unavailable as error:
+            log.warning("%s: nothing was read ahead: %s", self._name, error)
 
     async def _think(self, generation: int, body: dict[str, Any]) -> AsyncGenerator[str, None]:
+        self._reading.cancel()
         self._emit("llm_requested", generation)
         wrote = False
         async for piece in first_sentences(self._peers.chat(body), self._persona.writing.max_sentences):
@@ -352,6 +361,8 @@ class Call:
     def _remember(self, reply: Reply, *, heard: str, known_as: str, cut_off: bool = False) -> None:
         """Put the turn into the history, in the words that the model knows it by."""
         self._history.add(reply.caller, known_as, cut_off=cut_off)
+        if not self._over.done():
+            self._prefill()
         self._room.caption(heard, segment=f"agent-{reply.generation}", caller=False, final=True)
         self._trace.emit("reply_heard", turn=reply.generation, text=heard, cut_off=cut_off)
 
