@@ -13,6 +13,13 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 16 * 2**20
 
 
+def prune(folder: Path, keep: int) -> None:
+    """Remove all traces but the `keep` newest."""
+    by_age = sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in by_age[keep:]:
+        path.unlink(missing_ok=True)
+
+
 class Trace:
     """Events of one call. A disk that is full or a file past MAX_BYTES costs the trace, never the call."""
 

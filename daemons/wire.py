@@ -233,7 +233,6 @@ EndReason = Literal[
     "registry_lost",
     "worker_lost",
     "media_lost",
-    "goodbye",
     "failed",
 ]
 

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,13 @@ def test_a_text_that_is_no_unicode_does_not_end_the_call(tmp_path: Path, clock: 
     with Trace(path, clock) as written:
         written.emit("llm_first_token", text="half a letter: \ud83d")
     assert events_in(path)[0]["text"] == "half a letter: ?"
+
+
+def test_only_the_newest_traces_are_kept(tmp_path: Path) -> None:
+    for number in range(5):
+        path = tmp_path / f"call-{number}.jsonl"
+        path.write_text("{}\n", encoding="utf-8")
+        os.utime(path, (number, number))
+    trace.prune(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["call-3.jsonl", "call-4.jsonl"]
+    trace.prune(tmp_path / "not there", keep=2)

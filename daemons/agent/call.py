@@ -56,7 +56,6 @@ _LAST_WORDS: dict[wire.EndReason, str] = {
     "registry_lost": "The service lost track of this call. Please call again.",
     "worker_lost": "A part of the service stopped and could not be replaced in time. Please call again.",
     "media_lost": "The connection to the media server was lost. Please call again.",
-    "goodbye": "The call is over.",
     "failed": "Something went wrong in the service; its log says more. Please call again.",
 }
 

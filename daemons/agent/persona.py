@@ -36,11 +36,9 @@ class Phrases(_Section):
     """What the agent says without asking the model."""
 
     no_answer: Phrase
-    goodbye: Phrase
 
 
 class Persona(_Section):
-    language: str
     greeting: Phrase
     instructions: Annotated[str, Field(min_length=1, max_length=4000)]
     examples: tuple[Example, ...] = ()

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class CallRoom:
         self._source = rtc.AudioSource(TTS_RATE_HZ, 1, queue_size_ms=QUEUE_MS + 20)
         self._outbox: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue(OUTBOX_MESSAGES)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reading: asyncio.Task[None] | None = None
         self._track_sid = ""
         self._caller_track_sid = ""
         self._on_audio: Callable[[Samples], None] = lambda _: None
@@ -154,10 +155,18 @@ class CallRoom:
     async def _publish(self, topic: str, payload: str) -> None:
         await self._room.local_participant.publish_data(payload, topic=topic)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_done)
+        return task
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        """A room that can no longer listen or tell is lost; better an end in words than a deaf agent."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: %s", self._name, error, exc_info=error)
+            self._on_lost(str(error) or type(error).__name__)
 
     def _presence(self, person: rtc.RemoteParticipant, present: bool) -> None:
         if person.identity == wire.CALLER_IDENTITY:
@@ -168,7 +177,9 @@ class CallRoom:
     ) -> None:
         if track.kind == rtc.TrackKind.KIND_AUDIO and person.identity == wire.CALLER_IDENTITY:
             self._caller_track_sid = publication.sid
-            self._spawn(self._read(track))
+            if self._reading is not None:
+                self._reading.cancel()  # the caller changed the microphone
+            self._reading = self._spawn(self._read(track))
 
     async def _read(self, track: rtc.Track) -> None:
         stream = rtc.AudioStream(track, sample_rate=STT_RATE_HZ, num_channels=1, capacity=CAPTURE_FRAMES)
@@ -181,7 +192,11 @@ class CallRoom:
 
     def _on_chat(self, reader: rtc.TextStreamReader, identity: str) -> None:
         async def read() -> None:
-            text = await asyncio.wait_for(reader.read_all(), CLOSE_TIMEOUT_S)
+            try:
+                text = await asyncio.wait_for(reader.read_all(), CLOSE_TIMEOUT_S)
+            except TimeoutError:
+                log.warning("%s: what the caller typed did not arrive whole", self._name)
+                return
             if identity == wire.CALLER_IDENTITY and text.strip():
                 self._on_text(text.strip()[:1000])
 

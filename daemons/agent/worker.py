@@ -10,6 +10,7 @@ import numpy as np
 from aiohttp import web
 from prometheus_client import Counter, Gauge
 
+from daemons import trace
 from daemons.agent import persona
 from daemons.agent.call import Call
 from daemons.clock import SystemClock
@@ -23,6 +24,7 @@ from daemons.vad import WINDOW_SAMPLES, SileroVad
 log = logging.getLogger(__name__)
 
 REMEMBERED_CALLS = 256
+KEPT_TRACES = 1000
 CLOSE_TIMEOUT_S = 4.0
 
 LeaseId = tuple[str, int]  # call, fence
@@ -111,6 +113,9 @@ class Agent:
     async def _hold(self, lease_id: LeaseId, call: Call) -> None:
         try:
             self._calls.labels(await call.run()).inc()
+            await asyncio.to_thread(trace.prune, self._settings.var_dir / "traces", KEPT_TRACES)
+        except OSError as error:
+            log.warning("old traces stay: %s", error)
         finally:
             del self._running[lease_id]
             self._forget(lease_id)
