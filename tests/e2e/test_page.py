@@ -11,6 +11,7 @@ from playwright.async_api import Page, async_playwright
 from daemons.audio import Pcm, wav_bytes
 from daemons.settings import Settings
 from ops.caller import synthesize
+from ops.robot import dial
 from tests.e2e.box import Box
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -117,3 +118,36 @@ async def test_the_page_says_what_to_do_when_nobody_can_answer(box: Box, tmp_pat
     finally:
         box.supervisorctl("start", "tts")
         box.wait_ready("tts", other_than=0)
+
+
+def calls_held(box: Box) -> set[str]:
+    return {lease["call"] for lease in box.status()["leases"]}
+
+
+async def test_a_reload_comes_back_to_the_same_call(box: Box, tmp_path: Path) -> None:
+    wav = await microphone(box.settings, "What is the capital of France?", tmp_path)
+    async with browser_page(box.settings.door_url, wav) as page:
+        await page.click("#call")
+        await page.wait_for_selector('#state[data-state="listening"]', timeout=30_000)
+        (before,) = calls_held(box)
+        await page.reload()
+        await page.wait_for_selector('.caption[data-side="agent"] >> text=Paris', timeout=60_000)
+        assert calls_held(box) == {before}
+        await page.click("#hangup")
+        await page.wait_for_selector('#state[data-state="ended"]', timeout=10_000)
+
+
+async def test_a_caller_over_capacity_sees_the_queue_and_is_put_through(box: Box, tmp_path: Path) -> None:
+    wav = await microphone(box.settings, "Hello?", tmp_path)
+    async with (
+        dial(box.settings.door_url),
+        dial(box.settings.door_url) as second,
+        browser_page(box.settings.door_url, wav) as page,
+    ):
+        await page.click("#call")
+        await page.wait_for_selector('#state[data-state="queued"]', timeout=20_000)
+        assert "1" in await page.locator("#queue").inner_text()
+        await page.screenshot(path=box.evidence / "page-queued.png")
+        await second.leave()
+        await page.wait_for_selector('#state[data-state="speaking"]', timeout=40_000)
+        await page.click("#hangup")
