@@ -35,7 +35,7 @@ export async function* waitInQueue(
       yield await api.poll(ticket)
       reachedAt = performance.now()
     } catch (error) {
-      const passing = error instanceof Trouble && ['unreachable', 'odd_reply'].includes(error.problem.kind)
+      const passing = error instanceof Trouble && ['unreachable', 'odd_reply', 'unavailable'].includes(error.problem.kind)
       if (!passing || performance.now() - reachedAt > UNREACHABLE_FOR_MS) throw error
     }
     await sleep(POLL_MS, signal)
