@@ -58,7 +58,10 @@ class Namespace:
             pytest.skip("network namespaces want root and iproute2's `ip`")
         try:
             _ip("netns", "add", self.name)
+            _ip("netns", "exec", self.name, "true")  # wants / to be a mount, which in a chroot it is not
         except OSError as error:
+            with contextlib.suppress(OSError):
+                _ip("netns", "del", self.name)
             pytest.skip(f"no network namespaces here: {error}")
         try:
             self.ip("link", "set", "lo", "up")
