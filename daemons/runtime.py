@@ -39,6 +39,7 @@ DRAIN_POLL_S = 0.05
 EXIT_NOTICED_S = 1.5  # supervisord looks at the exit code only of who outlived `startsecs`, 1 s; else it tries again
 BIND_PATIENCE_S = 2.0  # a predecessor that was killed may still be going away
 SETTLE_S = 1.0  # what was worth waiting for has been waited for
+CANCEL_AGAIN_S = 0.1
 CLOSE_SERVICE_S = 5.0
 
 
@@ -127,9 +128,7 @@ class Runtime:
             await self._drain(registration)
             return self._exit_code
         finally:
-            for task in background:
-                task.cancel()
-            await asyncio.wait(background, timeout=SETTLE_S)
+            await _cancelled(background)
             await runner.cleanup()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(service.close(), CLOSE_SERVICE_S)
@@ -328,8 +327,7 @@ class Runtime:
             except TimeoutError:
                 log.warning("work was still under way after %g s of draining", self.settings.drain_s)
         if registration is not None:
-            registration.cancel()  # or a registration under way would outlive this process
-            await asyncio.wait([registration], timeout=SETTLE_S)
+            await _cancelled([registration])  # or a registration under way would outlive this process
             with contextlib.suppress(Unavailable):
                 await self.registry.deregister(self.worker, self.boot)
 
@@ -338,6 +336,19 @@ async def until_idle(block: Block) -> None:
     """The drain of a speech or chat worker: finish what is in flight; open but silent streams are not waited for."""
     while block.in_flight:  # noqa: ASYNC110 - the count lies in shared memory, which wakes nobody
         await asyncio.sleep(DRAIN_POLL_S)
+
+
+async def _cancelled(tasks: "Iterable[asyncio.Task[None]]") -> None:
+    """Return when they have ended, or after SETTLE_S.
+
+    Asked again and again: before Python 3.12, asyncio.wait_for loses a cancel that comes with its result, and redis-py
+    calls it for each command.
+    """
+    deadline, pending = time.monotonic() + SETTLE_S, set(tasks)
+    while pending and time.monotonic() < deadline:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
 
 def main(make_service: Callable[[Runtime], Service]) -> NoReturn:
