@@ -30,7 +30,10 @@ class Answer:
 
 
 class Agent:
-    """Goes into the room of each call that is leased to it, after `delay_s`, and leaves when the lease is gone."""
+    """Goes into the room of each call that is leased to it, after `delay_s`, and leaves when the lease is gone.
+
+    Nothing here is cancelled: some time after a connect that was, LiveKit's client ends its own process.
+    """
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.delay_s = 0.0
@@ -38,35 +41,42 @@ class Agent:
         self._settings = settings
         self._registry = registry
         self._rooms = Rooms(settings)
-        self._calls: dict[str, asyncio.Task[None]] = {}
+        self._calls: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+        self._stopping = False
+        self._life: asyncio.Task[None] | None = None
 
-    async def live(self, worker: str, boot: str) -> None:
-        try:
-            while True:
-                leases = (await self._registry.heartbeat(worker, boot, ready=True)).leases
-                for lease in leases:
-                    if self.comes and lease.call not in self._calls:
-                        self._calls[lease.call] = asyncio.create_task(self._attend(lease.call))
-                for call in self._calls.keys() - {lease.call for lease in leases}:
-                    await _cancelled(self._calls.pop(call))
-                await asyncio.sleep(AGENT_POLL_S)
-        finally:
-            for task in self._calls.values():
-                await _cancelled(task)
-            await self._rooms.close()
+    def start(self, boot: str) -> None:
+        self._life = asyncio.create_task(self._live(boot))
 
-    async def _attend(self, call: str) -> None:
+    async def stop(self) -> None:
+        self._stopping = True
+        if self._life is not None:
+            await self._life
+
+    async def _live(self, boot: str) -> None:
+        while not self._stopping:
+            leased = {lease.call for lease in (await self._registry.heartbeat("agent", boot, ready=True)).leases}
+            for call in leased - self._calls.keys() if self.comes else ():
+                is_over = asyncio.Event()
+                self._calls[call] = is_over, asyncio.create_task(self._attend(call, is_over))
+            for call in self._calls.keys() - leased:
+                self._calls[call][0].set()
+            await asyncio.sleep(AGENT_POLL_S)
+        for is_over, _ in self._calls.values():
+            is_over.set()
+        await asyncio.gather(*(attending for _, attending in self._calls.values()))
+        await self._rooms.close()
+
+    async def _attend(self, call: str, is_over: asyncio.Event) -> None:
         await asyncio.sleep(self.delay_s)
         await self._rooms.create(call)
-        room, token = rtc.Room(), join_token(self._settings, call, wire.AGENT_IDENTITY, agent=True)
-        coming = asyncio.create_task(room.connect(self._settings.livekit_url, token))
-        try:
-            await asyncio.shield(coming)  # the client ends its process some time after a connect that was cancelled
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.wait([coming])
-            await self._rooms.delete(call)
-            await room.disconnect()
+        room = rtc.Room()
+        await room.connect(
+            self._settings.livekit_url, join_token(self._settings, call, wire.AGENT_IDENTITY, agent=True)
+        )
+        await is_over.wait()
+        await self._rooms.delete(call)
+        await room.disconnect()
 
 
 class Box:
@@ -77,7 +87,6 @@ class Box:
         self.registry = connect(settings.redis)
         self.runtime = Runtime(settings, TokenServer)
         self.agent = Agent(settings, self.registry)
-        self._agent_lives: asyncio.Task[None] | None = None
 
     async def add_workers(self, *roles: str) -> None:
         for role in roles:
@@ -86,10 +95,9 @@ class Box:
 
     async def start_agent(self, boot: str = "agent-1") -> None:
         await self.registry.register("agent", boot, "agent", "http://127.0.0.1:1", 1)
-        if self._agent_lives is not None:
-            await _cancelled(self._agent_lives)
-            self.agent = Agent(self.settings, self.registry)
-        self._agent_lives = asyncio.create_task(self.agent.live("agent", boot))
+        await self.agent.stop()
+        self.agent = Agent(self.settings, self.registry)
+        self.agent.start(boot)
 
     async def ask(self, method: str = "POST", path: str = "", secret: str = "", **headers: str) -> Answer:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -136,8 +144,7 @@ class Box:
             self.runtime.stop(EXIT_OK, "the test is over")
             await self._http.close()
             assert await life == EXIT_OK
-            if self._agent_lives is not None:
-                await _cancelled(self._agent_lives)
+            await self.agent.stop()
             await self.registry.close()
 
 
@@ -150,8 +157,3 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any
     async for line in answer.content:
         if line.startswith(b"data: "):
             yield json.loads(line.removeprefix(b"data: "))
-
-
-async def _cancelled(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait([task])
