@@ -36,7 +36,7 @@ PUBLISH_S = 1.0
 HEARTBEAT_S = 2.0
 BACKOFF_MAX_S = 5.0
 DRAIN_POLL_S = 0.05
-EXIT_NOTICED_S = 1.5  # supervisord looks at the exit code only of who outlived `startsecs`, 1 s; else it tries again
+EXIT_NOTICED_S = 1.2  # supervisord heeds the exit code of who outlived `startsecs`, 1 s; else it tries again
 BIND_PATIENCE_S = 2.0  # a predecessor that was killed may still be going away
 SETTLE_S = 1.0  # what was worth waiting for has been waited for
 CANCEL_AGAIN_S = 0.1
@@ -370,8 +370,7 @@ def main(make_service: Callable[[Runtime], Service]) -> NoReturn:
     logging.shutdown()
     sys.stderr.flush()
     if code == EXIT_DO_NOT_RESTART:
-        age_s = time.time() - psutil.Process().create_time()
-        time.sleep(max(0.0, EXIT_NOTICED_S - age_s))
+        time.sleep(EXIT_NOTICED_S)
     os._exit(code)  # neither a closing loop nor a thread deep in a model must hold the end up
 
 

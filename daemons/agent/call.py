@@ -162,7 +162,9 @@ class Call:
     async def _keep_lease(self) -> None:
         """Renew at once and then each 3 s; give up before the lease can be another's."""
         good_ns = self._clock.now_ns()
-        while True:
+        this = asyncio.current_task()
+        # redis-py waits by `wait_for`, which before Python 3.12 can lose a cancel; the count of them remembers it
+        while this is not None and not this.cancelling():
             sent_ns = self._clock.now_ns()
             try:
                 answer = await self._registry.renew(self._name, self._lease.fence, LEASE_TTL_MS)

@@ -120,7 +120,8 @@ class Peers:
         """Ask; once more over a new connection, since the old one may just have been cut; then of another worker."""
         for _ in range(2):
             try:
-                return await asyncio.wait_for(ask(), ANSWER_TIMEOUT_S)
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    return await ask()
             except (*_BROKEN, Unavailable) as error:
                 log.warning("%s: %s failed: %s", self._call, role, error or type(error).__name__)
                 await self._drop_socket(role)
@@ -128,7 +129,8 @@ class Peers:
                     break
         await self.replace(role)
         try:
-            return await asyncio.wait_for(ask(), ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await ask()
         except _BROKEN as error:
             raise Unavailable(f"{role}: {error or type(error).__name__}") from error
 
@@ -161,7 +163,8 @@ class Peers:
         socket = self._sockets.pop(role, None)
         if socket is not None:
             with contextlib.suppress(*_BROKEN):
-                await asyncio.wait_for(socket.close(), CONNECT_TIMEOUT_S)
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await socket.close()
 
     def _headers(self, member: Member) -> dict[str, str]:
         return Claim(self._call, member.slot, member.fence, member.boot).headers()
@@ -218,7 +221,8 @@ class Speech:
 
     async def _send(self, message: wire.Message) -> None:
         try:
-            await asyncio.wait_for(self._socket.send_str(message.model_dump_json()), SEND_TIMEOUT_S)
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self._socket.send_str(message.model_dump_json())
         except _BROKEN as error:
             raise Unavailable(f"tts: {error or type(error).__name__}") from error
 

@@ -42,6 +42,7 @@ class CallRoom:
         self._outbox: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue(OUTBOX_MESSAGES)
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._track_sid = ""
         self._caller_track_sid = ""
         self._on_audio: Callable[[Samples], None] = lambda _: None
@@ -77,10 +78,13 @@ class CallRoom:
         token = join_token(self._settings, self._name, wire.AGENT_IDENTITY, agent=True)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._room.connect(self._settings.livekit_url, token, rtc.RoomOptions(auto_subscribe=True))
+                options = rtc.RoomOptions(auto_subscribe=True, connect_timeout=CONNECT_TIMEOUT_S)
+                self._connecting = asyncio.create_task(self._room.connect(self._settings.livekit_url, token, options))
+                # Never cancelled: LiveKit's library ends the whole process when nobody takes what it has connected.
+                await asyncio.shield(self._connecting)
                 track = rtc.LocalAudioTrack.create_audio_track("voice", self._source)
-                options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
-                publication = await self._room.local_participant.publish_track(track, options)
+                microphone = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+                publication = await self._room.local_participant.publish_track(track, microphone)
         except (rtc.ConnectError, TimeoutError) as error:
             raise Unavailable(f"the media server did not let the agent in: {error or 'time-out'}") from error
         self._track_sid = publication.sid
@@ -90,6 +94,8 @@ class CallRoom:
 
     async def close(self, ended: wire.CallEnded) -> None:
         """Say why, delete the room and leave nothing behind. Bounded, never raises."""
+        if self._connecting is not None and not self._connecting.done():
+            await asyncio.wait({self._connecting}, timeout=CONNECT_TIMEOUT_S + CLOSE_TIMEOUT_S)
         if self._room.isconnected():
             with contextlib.suppress(TimeoutError, rtc.participant.PublishDataError):
                 await asyncio.wait_for(self._publish(wire.ENDED_TOPIC, ended.model_dump_json()), LAST_WORDS_S)
@@ -148,7 +154,8 @@ class CallRoom:
         while True:
             send = await self._outbox.get()
             try:
-                await asyncio.wait_for(send(), CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await send()
             except Exception as error:  # rtc raises bare RuntimeError and Exception
                 log.warning("%s: not sent: %s", self._name, error or type(error).__name__)
 
@@ -188,12 +195,14 @@ class CallRoom:
                 self._on_audio(np.frombuffer(event.frame.data, np.int16))
         finally:
             with contextlib.suppress(TimeoutError):  # a room being torn down may not send the last event
-                await asyncio.wait_for(stream.aclose(), STREAM_CLOSE_S)
+                async with asyncio.timeout(STREAM_CLOSE_S):
+                    await stream.aclose()
 
     def _on_chat(self, reader: rtc.TextStreamReader, identity: str) -> None:
         async def read() -> None:
             try:
-                text = await asyncio.wait_for(reader.read_all(), CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    text = await reader.read_all()
             except TimeoutError:
                 log.warning("%s: what the caller typed did not arrive whole", self._name)
                 return

@@ -99,10 +99,10 @@ async def test_a_person_calls_from_the_page_and_hears_an_answer(box: Box, tmp_pa
         assert any("capital of france" in caption.lower() for caption in captions), captions
         await page.wait_for_selector("#timeline li[data-ms]", timeout=10_000)
         await page.screenshot(path=box.evidence / "page-in-call.png")
+        assert not complaints
         await page.click("#hangup")
         await page.wait_for_selector('#state[data-state="ended"]', timeout=10_000)
         await page.screenshot(path=box.evidence / "page-ended.png")
-    assert not complaints
 
 
 async def test_the_page_says_what_to_do_when_nobody_can_answer(box: Box, tmp_path: Path) -> None:
