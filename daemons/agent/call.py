@@ -35,6 +35,7 @@ RENEW_AGAIN_S = 1.0
 GIVE_UP_S = 10.0  # before the lease (15 s) can be another's
 TICK_S = 0.1
 JOIN_S = 20.0
+HANG_UP_S = 1.0  # a page that gives its lease back leaves the room in the same breath
 LEAVE_GRACE_S = 10.0  # a page that is being reloaded comes back
 
 _AGENT_STATE: dict[turn.State, wire.AgentState] = {
@@ -99,6 +100,7 @@ class Call:
         self._present = False
         self._absent_until_ns = self._in_s(JOIN_S)
         self._active_ns = clock.now_ns()
+        self._lease_gone_ns: int | None = None
 
     async def run(self) -> wire.EndReason:
         """Hold the call until it ends. Never raises but when cancelled."""
@@ -127,7 +129,8 @@ class Call:
 
     def lease_is_gone(self) -> None:
         """The registry no longer lists the lease: the caller hung up, or it was lost."""
-        self.end("registry_lost" if self._present else "caller_left")
+        if self._lease_gone_ns is None:
+            self._lease_gone_ns = self._clock.now_ns()
 
     # Its life
 
@@ -175,7 +178,8 @@ class Call:
                 await self._clock.sleep(RENEW_AGAIN_S)
                 continue
             if answer.status is RenewStatus.LOST:
-                raise LeaseLost("the registry has given the lease up")
+                self.lease_is_gone()
+                return
             good_ns = sent_ns
             await self._clock.sleep(RENEW_S * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load, hides nothing
 
@@ -189,7 +193,12 @@ class Call:
                 self._feed(window)
             if self._turn.state is not turn.State.LISTENING:
                 self._active_ns = now_ns
-            if not self._present and now_ns > self._absent_until_ns:
+            if self._lease_gone_ns is not None:
+                if not self._present:
+                    self.end("caller_left")
+                elif now_ns - self._lease_gone_ns > HANG_UP_S * 1e9:
+                    self.end("registry_lost")
+            elif not self._present and now_ns > self._absent_until_ns:
                 self.end("caller_left" if self._greeted else "caller_absent")
             elif now_ns > longest_ns:
                 self.end("longest_call")
@@ -305,7 +314,9 @@ class Call:
     def _prefill(self) -> None:
         """Let the model read what was said so far while nobody waits for it: the next answer begins sooner."""
         self._reading.cancel()
-        self._reading = self._spawn(self._read(self._chat_request("")))
+        self._reading = self._spawn(
+            self._read(self._chat_request("Hello."))
+        )  # chat templates want a caller's turn last
 
     async def _read(self, body: dict[str, Any]) -> None:
         try:

@@ -61,7 +61,10 @@ class LlamaCpp:
             request["seed"] = generation.seed
         if self._server is None:
             raise Unavailable("llama.cpp is not loaded")
-        self._server.handle_chat_completions(request, answer.take)
+        try:
+            self._server.handle_chat_completions(request, answer.take)
+        except ValueError as error:
+            raise BadRequest(f"the model's chat template refuses this: {error}") from error
         return answer.ended()
 
     def close(self) -> None:
