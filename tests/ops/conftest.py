@@ -30,7 +30,11 @@ def make_settings(var_dir: Path) -> MakeSettings:
     numbers |= {f"{name}_port": free_pair() for name in paired}
 
     def make(**changes: Any) -> Settings:
-        values = {"var_dir": var_dir, "www_dir": var_dir / "www", "models_dir": var_dir / "models"} | numbers | changes
+        values: dict[str, Any] = (
+            {"var_dir": var_dir, "www_dir": var_dir / "www", "models_dir": var_dir / "models", "hub_offline": False}
+            | numbers
+            | changes
+        )
         kept_lines = [f"CALLBOX_{name.upper()}='{value}'\n" for name, value in values.items()]
         kept.write_private(var_dir / "callbox.env", "".join(kept_lines))
         return Settings(_env_file=(var_dir / "secrets.env",), **values)
