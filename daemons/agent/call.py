@@ -191,7 +191,7 @@ class Call:
             now_ns = self._clock.now_ns()
             for window in self._hearing.tick():
                 self._feed(window)
-            if self._turn.state is not turn.State.LISTENING:
+            if self._turn.state is not turn.State.LISTENING or not self._present:
                 self._active_ns = now_ns
             if self._lease_gone_ns is not None:
                 if not self._present:

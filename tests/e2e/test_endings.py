@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 
 from daemons import wire
@@ -122,3 +123,30 @@ async def test_a_caller_whose_page_vanishes_frees_the_slot(impatient: Box) -> No
     finally:
         vanishing.cancel()
         await asyncio.gather(vanishing, return_exceptions=True)
+
+
+async def test_a_worker_that_cannot_be_replaced_ends_it_in_words(impatient: Box) -> None:
+    try:
+        async with call(impatient) as robot:
+            await robot.event(lambda event: event["event"] == "reply_heard", 20)
+            await asyncio.to_thread(impatient.supervisorctl, "stop", "tts")
+            await robot.write("Are you still there?")
+            reason = await ended(robot, 30)
+            assert reason.reason == "worker_lost"
+            assert "could not be replaced" in reason.message
+    finally:
+        impatient.supervisorctl("start", "tts")
+        impatient.wait_ready("tts", other_than=0)
+
+
+async def test_a_caller_who_never_joins_frees_the_slot(impatient: Box) -> None:
+    url = f"{impatient.settings.door_url}/api/calls"
+    async with aiohttp.ClientSession() as session, session.post(url, json={}) as response:
+        granted = wire.CallGranted.model_validate_json(await response.text())
+    for _ in range(60):
+        if f"{granted.call_id} ended: caller_absent" in impatient.log("agent"):
+            break
+        await asyncio.sleep(0.5)
+    else:
+        raise AssertionError("the agent waits for ever")
+    assert await until_idle(impatient)

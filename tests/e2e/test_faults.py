@@ -17,7 +17,6 @@ from tests.e2e.box import Box
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 BACK_S = 10.0
-RESTARTED = tuple(name for name in STOP_ORDER if name != "llm")  # whose model takes longest; it has a test of its own
 
 
 async def answered(box: Box) -> str:
@@ -61,7 +60,7 @@ async def test_after_kill_9_the_next_call_works_by_itself(box: Box, program: str
     box.wait_ready(program, other_than=pid)
 
 
-@pytest.mark.parametrize("program", RESTARTED)
+@pytest.mark.parametrize("program", STOP_ORDER)
 def test_a_program_that_is_told_to_end_comes_back(box: Box, program: str) -> None:
     pid = box.pid(program)
     os.kill(pid, signal.SIGTERM)
