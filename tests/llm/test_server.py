@@ -15,7 +15,8 @@ from tests.worker_process import WorkerProcess
 pytestmark = pytest.mark.integration
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-STORY = [{"role": "user", "content": "Count from one to one thousand, in words."}]
+STORY = [{"role": "user", "content": "Write a very long story about a dragon and a village."}]
+ENDLESS = {"temperature": 0, "repeat_penalty": 1.0}  # by chance the small model may end a story after a few words
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ async def test_a_client_that_goes_stops_the_answer(
     session: aiohttp.ClientSession, llm: WorkerProcess, stream: bool
 ) -> None:
     aborted = await asyncio.to_thread(llm.metric, "callbox_aborted_steps_total")
-    body = {"messages": STORY, "max_tokens": 1500, "temperature": 1.5, "stream": stream}
+    body = {"messages": STORY, "max_tokens": 1500, "stream": stream, **ENDLESS}
 
     async def begin() -> None:
         async with session.post("/v1/chat/completions", json=body) as response:
@@ -163,7 +164,7 @@ async def test_a_client_that_goes_stops_the_answer(
 
 
 async def test_over_capacity_the_answer_is_busy_and_the_others_are_unharmed(session: aiohttp.ClientSession) -> None:
-    body = {"messages": STORY, "max_tokens": 1000, "stream": True, "temperature": 1.5}
+    body = {"messages": STORY, "max_tokens": 1000, "stream": True, **ENDLESS}
     async with (
         session.post("/v1/chat/completions", json=body) as one,
         session.post("/v1/chat/completions", json=body) as two,
@@ -205,7 +206,7 @@ async def test_a_call_keeps_its_prompt_cache_and_a_newer_lease_ends_the_older_an
         assert await cached(one, first) > 10
         assert await cached(two, second) > 10
 
-        body = {"messages": STORY, "max_tokens": 1500, "stream": True, "temperature": 1.5}
+        body = {"messages": STORY, "max_tokens": 1500, "stream": True, **ENDLESS}
         async with session.post("/v1/chat/completions", json=body, headers=one) as response:
             await first_text(response)
             await registry.release("one", one_fence)
