@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from importlib.metadata import version
 from typing import NoReturn, Protocol
 
-import psutil
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -22,6 +21,7 @@ from daemons.admission import Admission
 from daemons.doors import MAX_BODY_BYTES, error_response, errors_in_words
 from daemons.errors import ConfigurationError, Unavailable
 from daemons.health import Block
+from daemons.ports import listen
 from daemons.registry import HeartbeatStatus, Lease, RegisterStatus, Registry, connect
 from daemons.settings import Settings
 
@@ -37,7 +37,6 @@ HEARTBEAT_S = 2.0
 BACKOFF_MAX_S = 5.0
 DRAIN_POLL_S = 0.05
 EXIT_NOTICED_S = 1.2  # supervisord heeds the exit code of who outlived `startsecs`, 1 s; else it tries again
-BIND_PATIENCE_S = 2.0  # a predecessor that was killed may still be going away
 SETTLE_S = 1.0  # what was worth waiting for has been waited for
 CANCEL_AGAIN_S = 0.1
 CLOSE_SERVICE_S = 5.0
@@ -135,10 +134,6 @@ class Runtime:
             await self.registry.close()
             log.info("stopped")
 
-    @property
-    def leases(self) -> tuple[Lease, ...]:
-        return self._leases
-
     def stop(self, exit_code: int, reason: str) -> None:
         if not self._stopping.is_set():
             log.log(logging.INFO if exit_code == EXIT_OK else logging.ERROR, "stopping: %s", reason)
@@ -149,7 +144,7 @@ class Runtime:
 
     def _bind(self) -> tuple[socket.socket, socket.socket]:
         setting = f"{settings_module.PREFIX}{self._service.role.upper()}_PORT"
-        return _listen(self.port, setting), _listen(self.port + 1, f"{setting} (whose health is at port+1)")
+        return listen(self.port, setting), listen(self.port + 1, f"{setting} (whose health is at port+1)")
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -372,37 +367,3 @@ def main(make_service: Callable[[Runtime], Service]) -> NoReturn:
     if code == EXIT_DO_NOT_RESTART:
         time.sleep(EXIT_NOTICED_S)
     os._exit(code)  # neither a closing loop nor a thread deep in a model must hold the end up
-
-
-def _listen(port: int, setting: str) -> socket.socket:
-    """Bind exclusively and listen at once, so that nobody else can have the port while a model loads."""
-    deadline = time.monotonic() + BIND_PATIENCE_S
-    while True:
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past TIME_WAIT; not SO_REUSEPORT
-        try:
-            listening.bind(("127.0.0.1", port))
-            listening.listen(128)
-        except OSError as error:
-            listening.close()
-            if time.monotonic() > deadline:
-                raise ConfigurationError(
-                    f"port {port} cannot be had ({error.strerror}){_holder(port)}; {setting} moves it"
-                ) from error
-            time.sleep(0.1)
-        else:
-            listening.setblocking(False)
-            return listening
-
-
-def _holder(port: int) -> str:
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
-                if connection.pid is None:
-                    break
-                process = psutil.Process(connection.pid)
-                return f": held by process {process.pid} ({' '.join(process.cmdline())[:120]})"
-    except psutil.Error:
-        pass
-    return ""

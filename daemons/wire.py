@@ -11,6 +11,9 @@ SLOT = "X-Slot"
 FENCE = "X-Fence"
 BOOT = "X-Boot"
 
+# Proves to the token server whose call it is
+CALL_SECRET = "X-Call-Secret"  # noqa: S105 - a header's name
+
 # LiveKit conventions
 AGENT_STATE_ATTRIBUTE = "lk.agent.state"
 TRANSCRIPTION_TOPIC = "lk.transcription"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemons.errors import CallboxError, ConfigurationError
+from daemons.ports import listeners
 from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import PREFIX, Settings
 from ops import livekit, models, page, ports, tls
@@ -174,7 +175,7 @@ def _tail(log: Path) -> list[str]:
 
 def _welcome(settings: Settings, chosen: tuple[Program, ...], took_s: float) -> None:
     family = Supervisord(settings).family()
-    listening = sorted({(who.kind, who.address, who.port) for who in ports.listeners() if who.pid in family})
+    listening = sorted({(who.kind, who.address, who.port) for who in listeners() if who.pid in family})
     by_address: dict[str, list[str]] = {}
     for kind, address, port in listening:
         by_address.setdefault(address, []).append(f"{port}/{kind}")

@@ -26,7 +26,6 @@ AUDIBLE_DBFS = -50.0
 CONNECT_TIMEOUT_S = 15.0
 QUEUE_POLL_S = 1.0
 STREAM_CLOSE_S = 1.0
-SECRET_HEADER = "X-Call-Secret"  # noqa: S105 - a header's name
 
 _answer: TypeAdapter[wire.CallGranted | wire.CallQueued | wire.CallRefused] = TypeAdapter(
     wire.CallGranted | wire.CallQueued | wire.CallRefused
@@ -212,7 +211,7 @@ async def dial(
         finally:
             await robot.leave()
             with contextlib.suppress(aiohttp.ClientError):
-                await session.delete(f"/api/calls/{granted.call_id}", headers={SECRET_HEADER: granted.secret})
+                await session.delete(f"/api/calls/{granted.call_id}", headers={wire.CALL_SECRET: granted.secret})
 
 
 async def _admitted(
@@ -230,7 +229,7 @@ async def _admitted(
         if time.monotonic() > deadline:
             raise AtCapacity(f"still number {answer.position} in the queue after {patience_s:g} s")
         await asyncio.sleep(QUEUE_POLL_S)
-        answer = await _ask(session, "GET", f"/api/calls/{answer.call_id}", {SECRET_HEADER: answer.secret})
+        answer = await _ask(session, "GET", f"/api/calls/{answer.call_id}", {wire.CALL_SECRET: answer.secret})
     return answer
 
 

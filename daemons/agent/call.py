@@ -16,7 +16,7 @@ from daemons import wire
 from daemons.agent import persona, turn
 from daemons.agent.hearing import Hearing
 from daemons.agent.history import History
-from daemons.agent.peers import LEASE_TTL_MS, Peers
+from daemons.agent.peers import Peers
 from daemons.agent.playout import FRAME_SAMPLES, Playout
 from daemons.agent.reply import Reply, as_written, first_sentences
 from daemons.agent.room import CallRoom
@@ -24,7 +24,7 @@ from daemons.audio import FloatSamples
 from daemons.clock import Clock
 from daemons.errors import CallboxError, LeaseLost, Unavailable
 from daemons.media import Rooms
-from daemons.registry import Lease, Registry, RenewStatus
+from daemons.registry import LEASE_TTL_MS, Lease, Registry, RenewStatus
 from daemons.settings import Settings
 from daemons.trace import Trace
 

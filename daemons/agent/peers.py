@@ -20,7 +20,7 @@ from daemons import wire
 from daemons.admission import Claim
 from daemons.audio import Samples
 from daemons.errors import LeaseLost, Unavailable
-from daemons.registry import Bundle, Member, Registry, SwapStatus
+from daemons.registry import LEASE_TTL_MS, Bundle, Member, Registry, SwapStatus
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ ANSWER_TIMEOUT_S = 15.0
 SPEECH_TIMEOUT_S = 2 * ANSWER_TIMEOUT_S  # the text may take ANSWER_TIMEOUT_S itself
 SWAP_EVERY_S = 0.5
 SWAP_FOR_S = 8.0
-LEASE_TTL_MS = 15_000
 MAX_MESSAGE_BYTES = 4 * 2**20
 
 Answer = TypeVar("Answer")

@@ -13,7 +13,7 @@ from yarl import URL
 
 from daemons.errors import Unavailable
 from daemons.monitor.metrics import RegistryMetrics
-from daemons.registry import Lease, Registry, WorkerRecord, WorkerState
+from daemons.registry import Registry, WorkerRecord, WorkerState
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,6 @@ class Monitor:
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return ()
-
-    async def leases_changed(self, leases: tuple[Lease, ...]) -> None:
-        """It leases nothing."""
 
     async def drain(self) -> None:
         """There is nothing to wait for."""

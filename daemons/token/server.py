@@ -22,7 +22,6 @@ from daemons.token.waiting import CallLengths
 
 log = logging.getLogger(__name__)
 
-SECRET_HEADER = "X-Call-Secret"  # noqa: S105 - a header's name
 ROOM_READY_S = 8.0
 ROOM_POLL_S = 0.05
 QUEUE_POLL_S = 1.0  # keeps the ticket alive, which dies 6 s after the last poll
@@ -265,9 +264,9 @@ class TokenServer:
 
     def _secret_refused(self, request: web.Request) -> web.Response | None:
         call = request.match_info["call"]
-        given = request.headers.get(SECRET_HEADER) or request.query.get("secret", "")
+        given = request.headers.get(wire.CALL_SECRET) or request.query.get("secret", "")
         if not given:
-            raise BadRequest(f"say whose call it is: {SECRET_HEADER} carries the secret that came with the call")
+            raise BadRequest(f"say whose call it is: {wire.CALL_SECRET} carries the secret that came with the call")
         if _same(given, self._secret(call)):
             return None
         return self._respond(_refused("forbidden", "This secret is not that call's."))

@@ -15,7 +15,7 @@ from daemons.media import Rooms, join_token
 from daemons.registry import AcquireStatus, CallState, Registry, connect
 from daemons.runtime import EXIT_OK, Runtime
 from daemons.settings import Settings
-from daemons.token.server import SECRET_HEADER, TokenServer
+from daemons.token.server import TokenServer
 from tests.ports import free_pair
 from tests.waiting import until
 
@@ -102,7 +102,7 @@ class Box:
     async def ask(self, method: str = "POST", path: str = "", secret: str = "", **headers: str) -> Answer:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         if secret:
-            given[SECRET_HEADER] = secret
+            given[wire.CALL_SECRET] = secret
         async with self._http.request(method, f"/api/calls{path}", headers=given) as answer:
             text = await answer.text()
             return Answer(answer.status, dict(answer.headers), json.loads(text) if text else {})
