@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from daemons.agent.peers import Peers, Speech
 from daemons.agent.playout import Voice
-from daemons.errors import CallboxError
 from daemons.wire import TraceEvent, TtsSegment
 
 # A sentence has ended when white space follows its mark, so that 3.5 and example.com hold together; CJK marks need none
@@ -34,7 +33,7 @@ class Reply:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._write(pieces, speech, trace))
                 both.create_task(self._listen(speech, trace))
-        except* CallboxError as group:
+        except ExceptionGroup as group:  # not except*, which would wrap what is raised here into a group again
             raise group.exceptions[0] from group
         finally:
             await speech.cancel()
