@@ -18,6 +18,8 @@ from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED
 from ops import box, kept, models
 from ops import doctor as doctor_module
 from ops import status as status_module
+from ops.bench import cli as bench_cli
+from ops.drill import cli as drill_cli
 from ops.progress import console
 
 
@@ -43,6 +45,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="The model files of etc/models.toml.")
 app.add_typer(models_app, name="models")
+app.add_typer(bench_cli.app, name="bench")
+app.add_typer(drill_cli.app, name="drill")
 
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - is stdout.")]
 
