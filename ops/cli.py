@@ -1,7 +1,6 @@
 """`callbox`: what a person, a cron job or CI runs against the box."""
 
 import asyncio
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -20,6 +19,7 @@ from ops import doctor as doctor_module
 from ops import status as status_module
 from ops.bench import cli as bench_cli
 from ops.drill import cli as drill_cli
+from ops.figures import JsonFile, write_json
 from ops.progress import console
 
 
@@ -47,8 +47,6 @@ models_app = typer.Typer(no_args_is_help=True, help="The model files of etc/mode
 app.add_typer(models_app, name="models")
 app.add_typer(bench_cli.app, name="bench")
 app.add_typer(drill_cli.app, name="drill")
-
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - is stdout.")]
 
 
 @app.callback()
@@ -101,7 +99,7 @@ def status(json_file: JsonFile = None) -> None:
     if json_file is None:
         status_module.show(read)
     else:
-        _write_json(json_file, read.as_data())
+        write_json(json_file, read.as_data())
     if not read.ok:
         raise typer.Exit(EXIT_FAILED)
 
@@ -116,7 +114,7 @@ def doctor(
     if json_file is None:
         doctor_module.show(findings)
     else:
-        _write_json(json_file, [finding._asdict() for finding in findings])
+        write_json(json_file, [finding._asdict() for finding in findings])
     if any(finding.verdict == "wrong" for finding in findings):
         raise typer.Exit(EXIT_FAILED)
 
@@ -150,7 +148,7 @@ def call(
     if record is not None:
         record.write_bytes(wav_bytes(heard))
     if json_file is not None:
-        _write_json(json_file, report.model_dump())
+        write_json(json_file, report.model_dump())
 
 
 @models_app.command("list")
@@ -178,11 +176,3 @@ def pull_models(
     chosen = names or models.needed(settings)
     models.pull(settings, chosen, models.catalogue())
     console.print(f"{', '.join(chosen)}: in {settings.models_dir}")
-
-
-def _write_json(path: Path, data: object) -> None:
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    if str(path) == "-":
-        sys.stdout.write(text)
-    else:
-        path.write_text(text, encoding="utf-8")

@@ -6,7 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
 LINE_EVERY_S = 15.0
@@ -52,6 +61,27 @@ def spinner(what: str) -> Iterator[Callable[[str], None]]:
     def say(word: str) -> None:
         if line():
             console.print(f"{what}: {word[:80]}")
+
+    yield say
+
+
+@contextlib.contextmanager
+def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """For `total` steps of one kind; what is yielded takes how many more are done. On stderr: stdout is for results."""
+    progress_console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if progress_console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=progress_console, transient=True) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda more: progress.advance(task, more)
+        return
+    line, done = _every(LINE_EVERY_S), 0
+
+    def say(more: int) -> None:
+        nonlocal done
+        done += more
+        if line():
+            progress_console.print(f"{what}: {done:,} of {total:,}")
 
     yield say
 
