@@ -66,7 +66,7 @@ def render(settings: Settings, livekit_bin: Path) -> None:
     run_dir.chmod(0o700)
 
     rendered = {
-        "redis": _fill("redis.conf.tmpl", settings=settings, redis_dir=redis_dir),
+        "redis": redis_conf(settings.redis_port, redis_dir),
         "livekit": _livekit(settings),
         "nginx": _nginx(settings, run_dir),
     }
@@ -95,6 +95,11 @@ def render(settings: Settings, livekit_bin: Path) -> None:
     )
     write_private(etc / "supervisord.conf", conf)
     _check_nginx(settings)
+
+
+def redis_conf(port: int, folder: Path) -> str:
+    """The registry's server: on loopback, with its data in `folder`."""
+    return _fill("redis.conf.tmpl", redis_port=port, redis_dir=folder)
 
 
 def link_for_supervisorctl(settings: Settings, venv: Path, system: Path = Path("/etc/supervisord.conf")) -> None:
