@@ -37,6 +37,7 @@ HEARTBEAT_S = 2.0
 BACKOFF_MAX_S = 5.0
 DRAIN_POLL_S = 0.05
 EXIT_NOTICED_S = 1.2  # supervisord heeds the exit code of who outlived `startsecs`, 1 s; else it tries again
+ADOPTION_S = 5.0  # after the registry lost its data: holders, who renew each 3 s, come before new calls
 SETTLE_S = 1.0  # what was worth waiting for has been waited for
 CANCEL_AGAIN_S = 0.1
 CLOSE_SERVICE_S = 5.0
@@ -86,6 +87,8 @@ class Runtime:
         self._facts: dict[str, object] = {}
         self._wake = asyncio.Event()
         self._leases: tuple[Lease, ...] = ()
+        self._orphans: set[tuple[str, int]] = set()  # (call, slot) that a registry without its data does not list yet
+        self._adoption_ends_s = 0.0
         self._make_service = make_service
 
     async def run(self) -> int:
@@ -239,9 +242,7 @@ class Runtime:
                     await self._register()
                     registered = True
                     self.health.set_registered(True)
-                beat = await self.registry.heartbeat(
-                    self.worker, self.boot, self._loaded and not self.draining.is_set()
-                )
+                beat = await self.registry.heartbeat(self.worker, self.boot, self._wants_leases())
                 if failures:
                     log.info("the registry answers again")
                 failures = 0
@@ -255,14 +256,23 @@ class Runtime:
                 log.warning("the registry has lost this worker; registering again")
                 registered = False
                 self.health.set_registered(False)
+                self._orphans |= {(lease.call, lease.slot) for lease in self._leases}
+                self._adoption_ends_s = time.monotonic() + ADOPTION_S
                 await asyncio.sleep(0.1)
                 continue
             self._leases = beat.leases
+            self._orphans -= {(lease.call, lease.slot) for lease in beat.leases}
             self._max_fence = max([self._max_fence, *(lease.fence for lease in beat.leases)])
             if self.on_leases is not None:
                 self.on_leases(beat.leases)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
+
+    def _wants_leases(self) -> bool:
+        """Not while a slot may still be adopted by the call that held it before the registry lost its data."""
+        if time.monotonic() >= self._adoption_ends_s:
+            self._orphans.clear()
+        return self._loaded and not self.draining.is_set() and not self._orphans
 
     async def _register(self) -> None:
         service = self._service
@@ -292,7 +302,7 @@ class Runtime:
                 await asyncio.sleep(1)
 
     async def _confirm(self, slot: int, fence: int) -> str | None:
-        beat = await self.registry.heartbeat(self.worker, self.boot, self._loaded and not self.draining.is_set())
+        beat = await self.registry.heartbeat(self.worker, self.boot, self._wants_leases())
         return next((lease.call for lease in beat.leases if lease.slot == slot and lease.fence == fence), None)
 
     # HTTP

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from daemons.registry import AcquireStatus, Registry, WorkerRecord, WorkerState, connect
+from daemons.registry import AcquireStatus, AdoptStatus, Registry, WorkerRecord, WorkerState, connect
 from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED, EXIT_OK
 from tests.redis_server import RedisServer
 from tests.waiting import until
@@ -212,13 +212,33 @@ async def test_a_registry_that_lost_its_data_is_told_again_once(
         assert first.fence is not None
         await until(lambda: heard(tiny, '["call-1"]'), within_s=2)
         await redis.flushall()
-        await until(lambda: state_is(registry, tiny, WorkerState.AVAILABLE), within_s=5)
+        await until(lambda: state_is(registry, tiny, WorkerState.STARTING), within_s=5)
+        early = await registry.acquire("call-2", ["tts"], 15_000, queue_max=1)
+        assert early.status is AcquireStatus.QUEUED, "whoever held its slot may still come to adopt it"
+        await until(lambda: state_is(registry, tiny, WorkerState.AVAILABLE), within_s=10)
         await asyncio.sleep(2.2)
         assert await registrations(registry) == 1
         assert tiny.health()["boot"] == boot
         second = await registry.acquire("call-2", ["tts"], 15_000)
         assert second.fence is not None
         assert second.fence > first.fence, "fences survive what Redis lost"
+
+
+async def test_a_slot_that_was_held_when_the_data_was_lost_is_not_given_away(
+    make_tiny: MakeTiny, registry: Registry, redis: Redis
+) -> None:
+    tiny = make_tiny()
+    with running(tiny):
+        await until(lambda: state_is(registry, tiny, WorkerState.AVAILABLE), within_s=5)
+        held = await registry.acquire("call-1", ["tts"], 15_000)
+        assert held.fence is not None
+        await until(lambda: heard(tiny, '["call-1"]'), within_s=2)
+        await redis.flushall()
+        await until(lambda: state_is(registry, tiny, WorkerState.STARTING), within_s=5)
+        assert await registry.adopt("call-1", held.fence, held.bundle, 15_000) is AdoptStatus.OK
+        await until(lambda: state_is(registry, tiny, WorkerState.AVAILABLE), within_s=10)
+        assert await heard(tiny, '["call-1"]')
+        assert (await registry.acquire("call-2", ["tts"], 15_000)).status is AcquireStatus.FULL
 
 
 # Its end

@@ -5,7 +5,6 @@ Every task of a call belongs to its task group; when the call ends, for whatever
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, assert_never
@@ -24,15 +23,12 @@ from daemons.audio import FloatSamples
 from daemons.clock import Clock
 from daemons.errors import CallboxError, LeaseLost, Unavailable
 from daemons.media import Rooms
-from daemons.registry import LEASE_TTL_MS, Lease, Registry, RenewStatus
+from daemons.registry import Holder, Lease, Registry
 from daemons.settings import Settings
 from daemons.trace import Trace
 
 log = logging.getLogger(__name__)
 
-RENEW_S = 3.0
-RENEW_AGAIN_S = 1.0
-GIVE_UP_S = 10.0  # before the lease (15 s) can be another's
 TICK_S = 0.1
 JOIN_S = 20.0
 HANG_UP_S = 1.0  # a page that gives its lease back leaves the room in the same breath
@@ -78,13 +74,12 @@ class Call:
         lease: Lease,
     ) -> None:
         self._settings = settings
-        self._registry = registry
         self._clock = clock
-        self._lease = lease
         self._name = lease.call
         self._persona = persona.load(settings.persona)
         self._room = CallRoom(settings, rooms, lease.call)
-        self._peers = Peers(session, registry, lease.call, lease.fence, lease.bundle)
+        self._holder = Holder(registry, lease, clock)
+        self._peers = Peers(session, self._holder)
         self._trace = Trace(settings.var_dir / "traces" / f"{lease.call}.jsonl", clock, self._room.tell_trace)
         self._hearing = Hearing(vad, clock)
         self._turn = turn.Turn(turn.Timing(endpoint_ms=settings.endpoint_ms))
@@ -111,9 +106,6 @@ class Call:
                 raise _Over
         except* _Over:
             pass
-        except* LeaseLost as group:
-            log.warning("%s: %s", self._name, group.exceptions[0])
-            reason = "registry_lost" if self._present else "caller_left"
         except* CallboxError as group:
             log.error("%s: %s", self._name, group.exceptions[0])
         except* Exception:
@@ -127,15 +119,14 @@ class Call:
         if not self._over.done():
             self._over.set_result(reason)
 
-    def lease_is_gone(self) -> None:
-        """The registry no longer lists the lease: the caller hung up, or it was lost."""
-        if self._lease_gone_ns is None:
-            self._lease_gone_ns = self._clock.now_ns()
+    def lease_is_missing(self) -> None:
+        """The registry does not list the lease: the caller hung up, or it was lost, or the registry lost its data."""
+        self._holder.look_again()
 
     # Its life
 
     async def _live(self) -> wire.EndReason:
-        self._trace.emit("call_started", call=self._name, fence=self._lease.fence)
+        self._trace.emit("call_started", call=self._name, fence=self._holder.fence)
         self._spawn(self._keep_lease())
         await self._room.open(
             on_audio=self._on_audio,
@@ -157,31 +148,17 @@ class Call:
         await self._room.close(wire.CallEnded(reason=reason, message=_LAST_WORDS[reason]))
         await self._peers.close()
         try:
-            await self._registry.release(self._name, self._lease.fence)
+            await self._holder.release()
         except Unavailable as error:
             log.warning("%s: its lease is left to expire: %s", self._name, error)
         self._trace.close()
 
     async def _keep_lease(self) -> None:
-        """Renew at once and then each 3 s; give up before the lease can be another's."""
-        good_ns = self._clock.now_ns()
-        this = asyncio.current_task()
-        # redis-py waits by `wait_for`, which before Python 3.12 can lose a cancel; the count of them remembers it
-        while this is not None and not this.cancelling():
-            sent_ns = self._clock.now_ns()
-            try:
-                answer = await self._registry.renew(self._name, self._lease.fence, LEASE_TTL_MS)
-            except Unavailable as error:
-                log.warning("%s: not renewed: %s", self._name, error)
-                if sent_ns - good_ns > GIVE_UP_S * 1e9:
-                    raise LeaseLost(f"not renewed for {GIVE_UP_S:g} s") from error
-                await self._clock.sleep(RENEW_AGAIN_S)
-                continue
-            if answer.status is RenewStatus.LOST:
-                self.lease_is_gone()
-                return
-            good_ns = sent_ns
-            await self._clock.sleep(RENEW_S * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load, hides nothing
+        try:
+            await self._holder.keep()
+        except LeaseLost as error:
+            log.info("%s: %s", self._name, error)
+            self._lease_gone_ns = self._clock.now_ns()
 
     async def _watch(self) -> None:
         """The call's limits, and silence where no audio comes."""

@@ -19,8 +19,8 @@ import numpy as np
 from daemons import wire
 from daemons.admission import Claim
 from daemons.audio import Samples
-from daemons.errors import LeaseLost, Unavailable
-from daemons.registry import LEASE_TTL_MS, Bundle, Member, Registry, SwapStatus
+from daemons.errors import Unavailable
+from daemons.registry import Holder, Member
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +41,10 @@ _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError, struct.error, Val
 class Peers:
     """The members of one call's bundle, and the way to replace one."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, registry: Registry, call: str, fence: int, bundle: Bundle
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, holder: Holder) -> None:
         self._session = session
-        self._registry = registry
-        self._call = call
-        self._fence = fence
-        self._bundle = dict(bundle)
+        self._holder = holder
+        self._call = holder.call
         self._sockets: dict[str, aiohttp.ClientWebSocketResponse] = {}
         self._request_id = 0
 
@@ -94,19 +90,8 @@ class Peers:
 
     async def replace(self, role: str) -> None:
         """Swap one member for a healthy one. Raises Unavailable when none is to be had for SWAP_FOR_S."""
-        await self._drop_socket(role)
         deadline = time.monotonic() + SWAP_FOR_S
-        while True:
-            try:
-                answer = await self._registry.swap(self._call, self._fence, role, LEASE_TTL_MS)
-                if answer.status is SwapStatus.OK and answer.member is not None:
-                    log.info("%s: %s is now %s", self._call, role, answer.member.worker)
-                    self._bundle[role] = answer.member
-                    return
-                if answer.status is SwapStatus.LOST:
-                    raise LeaseLost(f"the lease of {self._call} is gone")
-            except Unavailable as error:
-                log.warning("%s: %s cannot be replaced yet: %s", self._call, role, error)
+        while not await self._swap(role):
             if time.monotonic() > deadline:
                 raise Unavailable(f"no {role} worker could be had for {SWAP_FOR_S:g} s")
             await asyncio.sleep(SWAP_EVERY_S)
@@ -115,8 +100,20 @@ class Peers:
         for role in list(self._sockets):
             await self._drop_socket(role)
 
+    async def _swap(self, role: str) -> bool:
+        try:
+            if await self._holder.swap(role) is None:
+                return False
+        except Unavailable as error:
+            log.warning("%s: %s cannot be replaced yet: %s", self._call, role, error)
+            return False
+        await self._drop_socket(role)
+        return True
+
     async def _with_replacement(self, role: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Ask; once more over a new connection, since the old one may just have been cut; then of another worker."""
+        if role in self._holder.moving:
+            await self._swap(role)
         for _ in range(2):
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -134,7 +131,7 @@ class Peers:
             raise Unavailable(f"{role}: {error or type(error).__name__}") from error
 
     async def _open_chat(self, body: dict[str, Any]) -> aiohttp.ClientResponse:
-        member = self._bundle["llm"]
+        member = self._holder.bundle["llm"]
         response = await self._session.post(
             f"{member.addr}/v1/chat/completions",
             json={**body, "stream": True},
@@ -150,7 +147,7 @@ class Peers:
     async def _socket(self, role: str, path: str) -> aiohttp.ClientWebSocketResponse:
         socket = self._sockets.get(role)
         if socket is None or socket.closed:
-            member = self._bundle[role]
+            member = self._holder.bundle[role]
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 socket = await self._session.ws_connect(
                     f"{member.addr}{path}", headers=self._headers(member), max_msg_size=MAX_MESSAGE_BYTES, heartbeat=10

@@ -64,7 +64,7 @@ class Agent:
         listed = {(lease.call, lease.fence): lease for lease in leases}
         for lease_id, (call, _) in self._running.items():
             if lease_id not in listed:
-                call.lease_is_gone()
+                call.lease_is_missing()
         for lease_id, lease in listed.items():
             if lease_id not in self._running and lease_id not in self._over:
                 self._start(lease_id, lease)

@@ -1,6 +1,7 @@
 """Who is up and who holds them: workers, leases, the queue, in Redis."""
 
 from daemons.registry.client import LEASE_TTL_MS, Registry, connect
+from daemons.registry.holder import Holder
 from daemons.registry.results import (
     Acquired,
     AcquireStatus,
@@ -42,6 +43,7 @@ __all__ = [
     "Event",
     "Heartbeat",
     "HeartbeatStatus",
+    "Holder",
     "Lease",
     "Member",
     "ProbeStatus",

@@ -51,6 +51,7 @@ from daemons.registry.results import (
 TIMEOUT_S = 1.0
 PING_EVERY_S = 5.0
 LEASE_TTL_MS = 15_000
+MAX_NOTE_FIELDS, MAX_NOTE_CHARS = 16, 500
 
 Now = Callable[[], int | Awaitable[int]]
 
@@ -153,7 +154,10 @@ class Registry:
         return Swapped(SwapStatus(answer["status"]), Member(**answer["member"]) if "member" in answer else None)
 
     async def adopt(self, call: str, fence: int, bundle: Bundle, ttl_ms: int = LEASE_TTL_MS) -> AdoptStatus:
-        """OK or TAKEN. Tells a registry that lost its data what this holder holds."""
+        """OK or TAKEN. Tells a registry that lost its data what this holder holds.
+
+        A grant that the registry itself has ended in the last minute is TAKEN too.
+        """
         if not bundle:
             raise BadRequest("there is nothing to adopt")
         members = {role: asdict(member) for role, member in bundle.items()}
@@ -174,6 +178,12 @@ class Registry:
     async def deregister(self, worker: str, boot: str) -> DrainStatus:
         """OK or UNKNOWN. The worker is GONE at once, and its leases are revoked."""
         return DrainStatus((await self._run("deregister", worker, boot))["status"])
+
+    async def note(self, kind: str, fields: Mapping[str, str]) -> None:
+        """A line in the audit log by someone who watches from outside: `fields` as `Event.data` shows them."""
+        if len(fields) > MAX_NOTE_FIELDS:
+            raise BadRequest(f"a note has at most {MAX_NOTE_FIELDS} fields, not {len(fields)}")
+        await self._run("note", kind, json.dumps({name: text[:MAX_NOTE_CHARS] for name, text in fields.items()}))
 
     async def reap(self) -> Reaped:
         """End what is overdue. Every other method does so too; this one keeps an idle registry moving."""

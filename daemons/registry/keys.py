@@ -5,6 +5,7 @@ WORKERS = "{callbox}:ws"  # zset: registered worker → its last heartbeat
 GONE = "{callbox}:gone"  # zset: worker that is no more → since when
 QUEUE = "{callbox}:q"  # zset: waiting call → ticket number
 DEADLINES = "{callbox}:x"  # zset: call → when its ticket, reservation or lease ends
+ENDED = "{callbox}:e"  # zset: "call/fence" of a grant that is over → since when
 EVENTS = "{callbox}:ev"  # stream: the audit log
 
 # Prefixes: a worker's or a call's name follows
@@ -16,4 +17,4 @@ CALL = "{callbox}:c:"  # hash: state roles fence bundle expires ticket since swa
 WAKE = "{callbox}:wake:"  # channel: something about this worker's leases has changed
 
 # What every script gets as KEYS, in the order in which _records.lua names them
-SCRIPT_KEYS = (SYS, WORKERS, GONE, QUEUE, DEADLINES, EVENTS, WORKER, SLOTS, FENCES, RETIRED, CALL, WAKE)
+SCRIPT_KEYS = (SYS, WORKERS, GONE, QUEUE, DEADLINES, ENDED, EVENTS, WORKER, SLOTS, FENCES, RETIRED, CALL, WAKE)

@@ -19,6 +19,7 @@ from daemons.registry import (
     Swapped,
     SwapStatus,
     WorkerState,
+    keys,
 )
 from tests.registry.box import TTL_MS, Box
 
@@ -276,6 +277,30 @@ async def test_adopt_never_lowers_a_slots_fence(box: Box) -> None:
     await box.registry.release("c1", granted.fence)
     await box.registry.release("c2", await box.grant("c2"))
     assert await box.registry.adopt("c1", granted.fence, granted.bundle, TTL_MS) is AdoptStatus.TAKEN
+
+
+async def test_a_grant_that_the_registry_ended_is_not_adopted_back(box: Box) -> None:
+    """Its owner hung up, or it ran out: a holder that was not told must not bring it back to life."""
+    await box.up("t:1", "tts")
+    released, expired = await box.acquire("released"), None
+    assert released.fence is not None
+    await box.registry.release("released", released.fence)
+    expired = await box.acquire("expired")
+    assert expired.fence is not None
+    await box.pass_time(TTL_MS + 1000, beating=("t:1",))
+    for call, granted in (("released", released), ("expired", expired)):
+        assert await box.registry.adopt(call, granted.fence or 0, granted.bundle, TTL_MS) is AdoptStatus.TAKEN
+        assert await box.state(call) is CallState.NONE
+    assert await box.grant("released") > expired.fence, "the call itself may come again"
+
+
+async def test_ended_grants_are_forgotten(box: Box) -> None:
+    await box.up("t:1", "tts")
+    for i in range(5):
+        await box.registry.release(f"c{i}", await box.grant(f"c{i}"))
+    assert await box.redis.zcard(keys.ENDED) == 5
+    await box.pass_time(61_000, beating=("t:1",))
+    assert await box.redis.zcard(keys.ENDED) == 0
 
 
 async def test_adopt_leaves_a_member_that_restarted_to_swap(box: Box) -> None:

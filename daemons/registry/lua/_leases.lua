@@ -44,6 +44,9 @@ end
 
 local function end_call(c, kind, why)
     free_all(c)
+    if c.state == 'HELD' then
+        remember_end(c.call, c.fence)
+    end
     redis.call('DEL', CALL .. c.call)
     redis.call('ZREM', DEADLINES, c.call)
     redis.call('ZREM', QUEUE, c.call)
@@ -168,6 +171,7 @@ local function sweep()
             unhealthy_workers[#unhealthy_workers + 1] = worker
         end
     end
+    redis.call('ZREMRANGEBYSCORE', ENDED, '-inf', int(now - ENDED_MS))
     for _, worker in ipairs(redis.call('ZRANGEBYSCORE', GONE, '-inf', int(now - FORGET_MS))) do
         redis.call('DEL', WORKER .. worker, FENCES .. worker)
         redis.call('ZREM', GONE, worker)

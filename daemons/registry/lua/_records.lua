@@ -2,14 +2,15 @@
 -- KEYS: keys.SCRIPT_KEYS, for all scripts alike.
 -- ARGV[1]: milliseconds to take for TIME, or ''. The others are documented in each script.
 
-local SYS, WORKERS, GONE, QUEUE, DEADLINES, EVENTS = unpack(KEYS, 1, 6)
-local WORKER, SLOTS, FENCES, RETIRED, CALL, WAKE = unpack(KEYS, 7, 12)
+local SYS, WORKERS, GONE, QUEUE, DEADLINES, ENDED, EVENTS = unpack(KEYS, 1, 7)
+local WORKER, SLOTS, FENCES, RETIRED, CALL, WAKE = unpack(KEYS, 8, 13)
 
 local MAX_STEP_MS = 2000
 local TICKET_MS = 6000 -- a waiting call that nobody asks for any more
 local RESERVATION_MS = 6000 -- a slot handed to a waiting call that does not claim it
 local UNHEALTHY_MS, GONE_MS = 10000, 30000 -- age of the last heartbeat
 local FORGET_MS = 24 * 3600 * 1000
+local ENDED_MS = 60000 -- longer than any holder may believe in a grant that is over
 local BAD_PROBES, GOOD_PROBES = 3, 2
 local HOLDER = 'agent' -- the role that renews a call: when its worker is gone, so is the call
 local MAX_EVENTS, MAX_RETIRED, RETIRED_S = 10000, 10000, 30 * 24 * 3600
@@ -167,6 +168,15 @@ local function held(id, fence)
         return c
     end
     return nil
+end
+
+-- A grant that is over must not be adopted back by a holder that was not told.
+local function remember_end(id, fence)
+    redis.call('ZADD', ENDED, int(now), id .. '/' .. int(fence))
+end
+
+local function has_ended(id, fence)
+    return redis.call('ZSCORE', ENDED, id .. '/' .. int(fence)) ~= false
 end
 
 local function wake(bundle)

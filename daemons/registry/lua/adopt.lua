@@ -1,4 +1,5 @@
 -- A holder gives back to a registry that lost its data what it holds: all that is still its own, or nothing.
+-- What the registry itself has ended stays ended.
 -- A member whose worker has ended meanwhile is left to `swap`; a worker that is not back yet is EXPECTED.
 -- ARGV: 2 call  3 the call's fence  4 bundle (JSON: role → {worker, addr, slot, boot, fence})  5 ttl_ms
 
@@ -27,6 +28,10 @@ local function expect(role, member)
     elseif member.slot >= w.slots then
         redis.call('HSET', WORKER .. member.worker, 'slots', int(member.slot + 1))
     end
+end
+
+if has_ended(id, fence) then
+    return reply({status = 'TAKEN'})
 end
 
 local c = load_call(id)
