@@ -1,6 +1,7 @@
 """What crosses a process border: header names, topics, message types and event names."""
 
 import struct
+from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -44,6 +45,18 @@ TraceEvent = Literal[
     "cancel_requested",
     "last_frame_published",
 ]
+
+
+class ProgramEvent(StrEnum):
+    """What the listener writes into the audit log about a program, which stands in the field `program`."""
+
+    FATAL = "program_fatal"  # supervisord has given up on it; the listener will start it again
+    STARTED_AGAIN = "program_started_again"  # it runs, after program_fatal or crash_loop
+    WANTS_NO_RESTART = "program_wants_no_restart"  # it ended with the exit code that says so: a person must look
+    CRASH_LOOP = "crash_loop"  # it ends again and again and is held back for a while; repeated each time it is held
+    CRASH_LOOP_OVER = "crash_loop_over"  # it stays up again
+    STALLED = "stalled"  # not live for several probes; its worker drains, then it is restarted
+    RESTARTED = "program_restarted"  # the end of a stall: it got its signal
 
 
 class Message(BaseModel):
