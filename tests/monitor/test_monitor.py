@@ -16,12 +16,10 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from yarl import URL
 
-from daemons.errors import Unavailable
 from daemons.health import Block
 from daemons.monitor.server import Monitor, problem_of
 from daemons.registry import Registry, WorkerRecord, WorkerState, connect
 from tests.ports import free_port
-from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 
@@ -177,30 +175,6 @@ async def test_what_the_registry_holds_is_exported(registry: Registry) -> None:
         assert value("callbox_losses_total", {"what": "member"}) == 1
         assert value("callbox_losses_total", {"what": "call"}) == 0
         assert value("callbox_queue_length") == 0
-
-
-async def test_an_error_ends_no_loop(tmp_path: Path) -> None:
-    """The demo's monitor thread died of its first exception, and nobody noticed."""
-    with RedisServer(tmp_path) as server:
-        registry = connect(server.url)
-        async with monitor_of(registry) as (monitor, metrics):
-            await monitor.load()
-
-            async def registered(name: str) -> bool:
-                with contextlib.suppress(Unavailable):
-                    await registry.register(name, "b", "tts", f"http://{name}", 1)
-                    return metrics.get_sample_value("callbox_slots", {"role": "tts"}) == int(name[-1])
-                return False
-
-            async def failed() -> bool:
-                return bool(metrics.get_sample_value("callbox_monitor_failures_total", {"pass": "reap"}))
-
-            await until(lambda: registered("127.0.0.1:1"), 3)
-            server.stop()
-            await until(failed, 3)
-            server.start()
-            await until(lambda: registered("127.0.0.1:2"), 3)
-        await registry.close()
 
 
 async def test_it_runs_as_a_daemon(redis_url: str, registry: Registry, tmp_path: Path) -> None:
