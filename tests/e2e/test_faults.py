@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 
@@ -100,3 +101,21 @@ async def test_restart_of_redis_ends_no_call(box: Box) -> None:
         assert robot.ended is None
         report = await talk(robot, [spoken])
         assert "paris" in report.turns[0].answer.lower()
+
+
+async def test_loss_of_redis_data_ends_no_call(box: Box) -> None:
+    """The agent gives back what it holds before anyone else is given it."""
+    spoken = await synthesize(box.settings, "What is the capital of France?")
+    async with dial(box.settings.door_url) as robot:
+        await robot.event(lambda event: event["event"] == "reply_heard", 20)
+        box.supervisorctl("stop", "redis")
+        shutil.rmtree(box.var_dir / "redis")
+        (box.var_dir / "redis").mkdir()
+        box.supervisorctl("start", "redis")
+        await asyncio.sleep(9)  # workers register and say that they are ready again, the call is adopted
+        assert robot.ended is None
+        assert [lease["call"] for lease in box.status()["leases"]] == [robot.call_id] * 4
+        report = await talk(robot, [spoken])
+        assert "paris" in report.turns[0].answer.lower()
+    assert await until_idle(box)
+    assert "paris" in (await answered(box)).lower(), "and the next one is taken as ever"
