@@ -4,29 +4,32 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 
-import aiohttp
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter
-from yarl import URL
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector
 
 from daemons.errors import Unavailable
+from daemons.monitor import probe
 from daemons.monitor.metrics import RegistryMetrics
-from daemons.registry import Registry, WorkerRecord, WorkerState
+from daemons.registry import Registry, Snapshot, WorkerRecord, WorkerState
 
 log = logging.getLogger(__name__)
 
 REAP_S = 1.0
 PROBE_S = 2.0
-PROBE_TIMEOUT_S = 1.0
+PROBES_AT_ONCE = 256  # sockets
+REPORTS_AT_ONCE = 16  # connections to Redis
 WARN_EVERY = 30  # passes: a registry that is away for long is not news each second
-EVENTS_PAGE = 1000
+EVENTS_PAGE, EVENT_PAGES = 1000, 20  # of the audit log in one pass; it keeps about 10,000 lines
+CANCEL_AGAIN_S = 0.1
 NOT_PROBED = (WorkerState.GONE, WorkerState.EXPECTED)
 
 
 class Monitor:
-    """A service of the runtime. It holds no state that a restart would lose, but the counters of its metrics."""
+    """A service of the runtime. A second one beside it does no harm, and what one forgets at its end is its counters.
+
+    Probes of two monitors add up: a worker that does not answer is then UNHEALTHY after half the time.
+    """
 
     role = "monitor"
     slots = 0
@@ -35,23 +38,26 @@ class Monitor:
     def __init__(self, registry: Registry, metrics: CollectorRegistry) -> None:
         self._registry = registry
         self._shown = RegistryMetrics(metrics)
-        self._bad_probes = Counter(
-            "callbox_bad_probes_total", "Probes that did not find the worker well", ["role"], registry=metrics
+        self._audit_log = AuditLog(registry, self._shown)
+        self._probes = Counter(
+            "callbox_probes_total", "Looks at workers' health, by what was seen", ["role", "result"], registry=metrics
         )
         self._failed = Counter(
             "callbox_monitor_failures_total", "Passes of the monitor that ended early", ["pass"], registry=metrics
         )
-        self._last_event: str | None = None
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, limit=0), timeout=aiohttp.ClientTimeout(None)
-        )
-        self._loops: list[asyncio.Task[None]] = []
+        for name in ("probe", "reap"):
+            self._failed.labels(name)
+        ProcessCollector(registry=metrics)
+        self._http = probe.session()
+        self._probing = asyncio.Semaphore(PROBES_AT_ONCE)
+        self._reporting = asyncio.Semaphore(REPORTS_AT_ONCE)
+        self._loops: set[asyncio.Task[None]] = set()
 
     async def load(self) -> str:
-        self._loops = [
+        self._loops = {
             asyncio.create_task(self._each(PROBE_S, "probe", self.probe_all)),
             asyncio.create_task(self._each(REAP_S, "reap", self.reap)),
-        ]
+        }
         return ""
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
@@ -61,38 +67,44 @@ class Monitor:
         """There is nothing to wait for."""
 
     async def close(self) -> None:
-        for loop in self._loops:
-            loop.cancel()
-        for loop in self._loops:
-            with suppress(asyncio.CancelledError):
-                await loop
+        pending = self._loops
+        while pending:  # redis-py waits by `wait_for`, which before Python 3.12 can lose a cancel
+            for loop in pending:
+                loop.cancel()
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
         await self._http.close()
 
     async def probe_all(self) -> None:
         """Look at every worker at once, and tell the registry what was seen."""
         workers = (await self._registry.snapshot()).workers
-        await asyncio.gather(*(self._probe(worker) for worker in workers if worker.state not in NOT_PROBED))
+        looks = (self._probe(worker) for worker in workers if worker.state not in NOT_PROBED)
+        for outcome in await asyncio.gather(*looks, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def reap(self) -> None:
-        await self._registry.reap()
+        """End what is overdue, then export how the registry stands and what has happened."""
+        reaped = await self._registry.reap()
+        for call in reaped.ended:
+            log.warning("%s was ended: nobody renewed it in time", call)
+        for worker in reaped.gone:
+            log.warning("%s is gone: it sends no heartbeat", worker)
         snapshot = await self._registry.snapshot()
+        await self._audit_log.read(snapshot)
         self._shown.show(snapshot)
-        if self._last_event is None:
-            self._last_event = snapshot.last_event
-        while events := await self._registry.events(self._last_event, EVENTS_PAGE):
-            self._shown.count(events)
-            self._last_event = events[-1].id
 
     async def _probe(self, worker: WorkerRecord) -> None:
-        problem = await problem_of(self._http, worker)
-        if problem is not None:
-            self._bad_probes.labels(worker.role).inc()
-        probed = await self._registry.probe(worker.worker, worker.boot, ok=problem is None)
+        async with self._probing:
+            problem = await probe.problem_of(self._http, worker)
+        good, bad = (self._probes.labels(worker.role, result) for result in ("good", "bad"))
+        (good if problem is None else bad).inc()
+        async with self._reporting:
+            probed = await self._registry.probe(worker.worker, worker.boot, ok=problem is None)
         if problem is not None and worker.state is not WorkerState.UNHEALTHY:
             log.warning("%s (%s) is not well: %s; it is %s", worker.worker, worker.role, problem, probed.state)
 
     async def _each(self, period_s: float, name: str, step: Callable[[], Awaitable[None]]) -> None:
-        """Run `step` each `period_s`, whatever becomes of it."""
+        """Run `step` each `period_s`, whatever becomes of it; one that takes longer is followed by the next at once."""
         failures = 0
         while True:
             started = time.monotonic()
@@ -109,19 +121,38 @@ class Monitor:
             await asyncio.sleep(max(0.0, started + period_s - time.monotonic()))
 
 
-async def problem_of(http: aiohttp.ClientSession, worker: WorkerRecord) -> str | None:
-    """What is wrong with the worker, None when it is well; so is one that still loads, within its own time limit."""
-    addr = URL(worker.addr)
-    health = addr.with_port((addr.port or 0) + 1)
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
-            async with http.get(health / "health") as response:
-                seen = await response.json()
-            if seen["boot"] != worker.boot:
-                return f"another process answers on its port (boot {seen['boot']})"
-            async with http.get(health / ("livez" if seen["phase"] == "loading" else "readyz")) as response:
-                return None if response.status == 200 else (await response.text()).strip()[:200]
-    except TimeoutError:
-        return f"no answer within {PROBE_TIMEOUT_S:g} s"
-    except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
-        return f"{type(error).__name__}: {error}"
+class AuditLog:
+    """Reads the audit log on: from its beginning, for what is true since, and counts what is new."""
+
+    def __init__(self, registry: Registry, shown: RegistryMetrics) -> None:
+        self._registry = registry
+        self._shown = shown
+        self._at = BEGINNING
+        self._counted: tuple[int, int] | None = None  # up to here, by an earlier monitor
+
+    async def read(self, snapshot: Snapshot) -> None:
+        """Up to the snapshot or further, but no more than EVENT_PAGES."""
+        newest = place(snapshot.last_event)
+        if self._counted is None:
+            self._counted = newest
+        if newest < place(self._at):  # the registry has lost its data
+            self._shown.forget()
+            self._at, self._counted = BEGINNING, place(BEGINNING)
+        for _ in range(EVENT_PAGES):
+            events = await self._registry.events(self._at, EVENTS_PAGE)
+            for event in events:
+                self._shown.remember(event)
+                if place(event.id) > self._counted:
+                    self._shown.count(event)
+                self._at = event.id
+            if len(events) < EVENTS_PAGE:
+                return
+
+
+BEGINNING = "0-0"
+
+
+def place(event_id: str) -> tuple[int, int]:
+    """Where in the log it stands."""
+    milliseconds, _, number = event_id.partition("-")
+    return int(milliseconds), int(number)

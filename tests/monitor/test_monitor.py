@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 from yarl import URL
 
 from daemons.health import Block
-from daemons.monitor.server import Monitor, problem_of
+from daemons.monitor.probe import problem_of
+from daemons.monitor.server import Monitor
 from daemons.registry import Registry, WorkerRecord, WorkerState, connect
 from tests.ports import free_port
 
@@ -126,7 +127,7 @@ async def test_a_worker_that_hangs_becomes_unhealthy_and_heals(registry: Registr
         for _ in range(3):
             await monitor.probe_all()
         assert (await record(registry)).state is WorkerState.UNHEALTHY
-        assert metrics.get_sample_value("callbox_bad_probes_total", {"role": "tts"}) == 3
+        assert metrics.get_sample_value("callbox_probes_total", {"role": "tts", "result": "bad"}) == 3
         worker.signal(signal.SIGCONT)
         await registry.heartbeat(worker.name, worker.boot, ready=True)
         for _ in range(2):
@@ -144,7 +145,7 @@ async def test_one_that_hangs_holds_up_no_other(registry: Registry, worker: Work
             started = time.monotonic()
             await monitor.probe_all()
             assert time.monotonic() - started < 1.5
-            assert metrics.get_sample_value("callbox_bad_probes_total", {"role": "tts"}) == 5
+            assert metrics.get_sample_value("callbox_probes_total", {"role": "tts", "result": "bad"}) == 5
     finally:
         for each in silent:
             await each.stop()
@@ -159,22 +160,24 @@ async def test_what_the_registry_holds_is_exported(registry: Registry) -> None:
         await registry.acquire("c2", ["tts"], queue_max=2)
         await monitor.reap()
         value = metrics.get_sample_value
-        assert value("callbox_workers", {"role": "tts", "state": "available"}) == 1
-        assert value("callbox_slots", {"role": "tts"}) == value("callbox_leases", {"role": "tts"}) == 1
-        assert value("callbox_calls", {"state": "held"}) == 1
-        assert value("callbox_queue_length") == 1
-        assert value("callbox_grants_total") == 1
+        assert value("callbox_registry_workers", {"role": "tts", "state": "available"}) == 1
+        assert (
+            value("callbox_registry_slots", {"role": "tts"}) == value("callbox_registry_leases", {"role": "tts"}) == 1
+        )
+        assert value("callbox_registry_calls", {"state": "held"}) == 1
+        assert value("callbox_registry_queue_length") == 1
+        assert value("callbox_registry_grants_total") == 1
         assert value("callbox_registry_events_total", {"kind": "queued"}) == 1
-        assert value("callbox_losses_total", {"what": "member"}) == 0
+        assert value("callbox_registry_losses_total", {"what": "member"}) == 0
         await registry.deregister("t:1", "b")
         assert granted.fence is not None
         await registry.release("c1", granted.fence)
         await registry.cancel("c2")
         await monitor.reap()
-        assert value("callbox_workers", {"role": "tts", "state": "gone"}) == 1
-        assert value("callbox_losses_total", {"what": "member"}) == 1
-        assert value("callbox_losses_total", {"what": "call"}) == 0
-        assert value("callbox_queue_length") == 0
+        assert value("callbox_registry_workers", {"role": "tts", "state": "gone"}) == 1
+        assert value("callbox_registry_losses_total", {"what": "member"}) == 1
+        assert value("callbox_registry_losses_total", {"what": "call"}) == 0
+        assert value("callbox_registry_queue_length") == 0
 
 
 async def test_it_runs_as_a_daemon(redis_url: str, registry: Registry, tmp_path: Path) -> None:
@@ -193,7 +196,7 @@ async def test_it_runs_as_a_daemon(redis_url: str, registry: Registry, tmp_path:
             async def exports() -> bool:
                 with contextlib.suppress(aiohttp.ClientError):
                     async with http.get(health / "readyz") as ready, http.get(health / "metrics") as response:
-                        return ready.status == 200 and "callbox_queue_length 0.0" in await response.text()
+                        return ready.status == 200 and "callbox_registry_queue_length 0.0" in await response.text()
                 return False
 
             await until(exports, 15)
