@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any, assert_never
 
 import aiohttp
+from prometheus_client import Histogram
 
 from daemons import wire
 from daemons.agent import persona, turn
@@ -72,6 +73,7 @@ class Call:
         vad: Callable[[FloatSamples], float],
         clock: Clock,
         lease: Lease,
+        answered_s: Histogram,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -85,6 +87,8 @@ class Call:
         self._turn = turn.Turn(turn.Timing(endpoint_ms=settings.endpoint_ms))
         self._history = History(self._persona)
         self._playout = Playout(self._room, self._on_frame, self._on_voice_over)
+        self._answered_s = answered_s
+        self._unanswered: tuple[int, int] | None = None  # the turn to come, and when the caller's speech ended, in ns
         self._reply: Reply | None = None
         self._work: asyncio.Task[None] | None = None  # the transcription or the reply under way
         self._over: asyncio.Future[wire.EndReason] = asyncio.get_running_loop().create_future()
@@ -215,6 +219,8 @@ class Call:
             return
         if played_samples == FRAME_SAMPLES and self._turn.state is turn.State.THINKING:
             self._emit("first_frame_published", generation)
+            if self._unanswered is not None and self._unanswered[0] == generation:
+                self._answered_s.observe((self._clock.now_ns() - self._unanswered[1]) / 1e9)
             self._feed(turn.FirstFrame(generation))
         if (heard := reply.begun(played_samples)) is not None:
             self._room.caption(heard, segment=f"agent-{generation}", caller=False, final=False)
@@ -266,7 +272,8 @@ class Call:
 
     async def _transcribe(self, request: turn.Transcribe) -> None:
         generation = self._turn.generation + 1
-        self._emit("user_stopped", generation, at_ns=round(request.speech_ended_ms * 1e6))
+        self._unanswered = generation, round(request.speech_ended_ms * 1e6)
+        self._emit("user_stopped", generation, at_ns=self._unanswered[1])
         self._emit("stt_requested", generation)
         try:
             final = await self._peers.transcribe(self._hearing.utterance())

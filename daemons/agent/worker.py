@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import get_args
 
 import aiohttp
 import numpy as np
 from aiohttp import web
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram, ProcessCollector
 
-from daemons import trace
+from daemons import trace, wire
 from daemons.agent import persona
 from daemons.agent.call import Call
 from daemons.clock import SystemClock
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 REMEMBERED_CALLS = 256
 KEPT_TRACES = 1000
 CLOSE_TIMEOUT_S = 4.0
+ANSWERED_BUCKETS_S = (0.3, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 6, 10)
 
 LeaseId = tuple[str, int]  # call, fence
 
@@ -44,8 +46,18 @@ class Agent:
         self._vads: list[SileroVad] = []
         self._running: dict[LeaseId, tuple[Call, asyncio.Task[None]]] = {}
         self._over: OrderedDict[LeaseId, None] = OrderedDict()  # a heartbeat may still list what has just ended
-        self._calls = Counter("callbox_calls_ended_total", "Calls ended", ["reason"], registry=runtime.metrics)
-        Gauge("callbox_calls", "Calls held now", registry=runtime.metrics).set_function(lambda: len(self._running))
+        metrics = runtime.metrics
+        self._calls = Counter("callbox_calls_ended_total", "Calls ended", ["reason"], registry=metrics)
+        for reason in get_args(wire.EndReason):
+            self._calls.labels(reason)
+        self._answered_s = Histogram(
+            "callbox_turn_response_seconds",
+            "From the end of a caller's speech to the first frame of the answer",
+            buckets=ANSWERED_BUCKETS_S,
+            registry=metrics,
+        )
+        Gauge("callbox_calls", "Calls held now", registry=metrics).set_function(lambda: len(self._running))
+        ProcessCollector(registry=metrics)
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return ()
@@ -101,6 +113,7 @@ class Agent:
                 vad=vad,
                 clock=SystemClock(),
                 lease=lease,
+                answered_s=self._answered_s,
             )
         except ConfigurationError as error:  # the persona was changed for the worse
             log.error("%s cannot be taken: %s", lease.call, error)

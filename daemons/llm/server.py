@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 
 from aiohttp import web
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Histogram, ProcessCollector
 
 from daemons.admission import Work
 from daemons.errors import CallboxError
@@ -61,6 +61,7 @@ class LlmService(EngineWorker):
             ["kind"],
             registry=runtime.metrics,
         )
+        ProcessCollector(registry=runtime.metrics)
 
     async def load(self) -> str:
         def load(_: threading.Event) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import numpy as np
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import ValidationError
 
 from daemons import wire
@@ -50,8 +50,9 @@ class LiveStt:
                     await self._take(request)
         finally:
             commits = list(self._commits)
+            is_gone = self._socket.close_code == WSCloseCode.ABNORMAL_CLOSURE  # without a closing handshake
             for task in commits:
-                task.cancel(CLIENT_GONE)
+                task.cancel(CLIENT_GONE if is_gone else CANCELLED)
             await asyncio.gather(*commits, return_exceptions=True)
 
     def _hear(self, pcm: bytes) -> None:

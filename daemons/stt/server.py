@@ -3,13 +3,13 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from aiohttp import BodyPartReader, web
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Histogram, ProcessCollector
 
 from daemons import wire
 from daemons.admission import Work
@@ -37,7 +37,6 @@ LONGEST_FILE_BYTES = 25 * 2**20  # as at OpenAI
 LONGEST_FILE_S = 900
 LONGEST_FIELD_BYTES = 4096
 RATES_HZ = (8_000, 192_000)
-RTF_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 LATENCY_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 Format = Literal["json", "text", "verbose_json"]
@@ -60,16 +59,20 @@ class SttService(EngineWorker):
         self._engine = ENGINES[settings.stt_engine](settings)
         self._vad_model = model_dir(settings, settings.vad_model) / "silero_vad.onnx"
         self._name = f"{settings.stt_engine}/{settings.stt_model}"
-        self._compute_s = Histogram(
-            "callbox_stt_seconds",
+        self._took_s = Histogram(
+            "callbox_stt_transcription_seconds",
             "From the commit to the text",
             buckets=LATENCY_BUCKETS_S,
             registry=runtime.metrics,
         )
-        self._rtf = Histogram(
-            "callbox_stt_rtf", "Seconds of work for a second of audio", buckets=RTF_BUCKETS, registry=runtime.metrics
-        )
-        self._audio_s = Counter("callbox_stt_audio_seconds_total", "Audio transcribed", registry=runtime.metrics)
+        self._compute_s = Counter(
+            "callbox_compute_seconds_total",
+            "Work of the engine; by audio it is the RTF",
+            ["stage"],
+            registry=runtime.metrics,
+        ).labels("transcription")
+        self._audio_s = Counter("callbox_audio_seconds_total", "Audio transcribed", registry=runtime.metrics)
+        ProcessCollector(registry=runtime.metrics)
 
     async def load(self) -> str:
         def load(_: threading.Event) -> Transcriber:
@@ -118,18 +121,26 @@ class SttService(EngineWorker):
 
     async def _pieces(self, samples: FloatSamples, work: Work, priority: wire.Priority) -> AsyncIterator[Piece]:
         """What is said in `samples`: float32 [n], 16 kHz. Others' committed work comes in between two pieces."""
-        began_s = time.monotonic()
+        began_s, worked_s = time.monotonic(), 0.0
+
+        def timed(cancelled: threading.Event) -> Iterator[Piece]:
+            nonlocal worked_s
+            pieces = self._transcriber.pieces(samples, cancelled)
+            while True:
+                step_began_s = time.monotonic()
+                piece = next(pieces, None)
+                worked_s += time.monotonic() - step_began_s
+                if piece is None:
+                    return
+                yield piece
+
         with work.active():
-            async for piece in self.lane.steps(
-                lambda cancelled: self._transcriber.pieces(samples, cancelled), priority
-            ):
+            async for piece in self.lane.steps(timed, priority):
                 work.progress()
                 yield piece
-        took_s, audio_s = time.monotonic() - began_s, len(samples) / STT_RATE_HZ
-        self._compute_s.observe(took_s)
-        self._audio_s.inc(audio_s)
-        if audio_s:
-            self._rtf.observe(took_s / audio_s)
+        self._took_s.observe(time.monotonic() - began_s)
+        self._compute_s.inc(worked_s)
+        self._audio_s.inc(len(samples) / STT_RATE_HZ)
 
 
 async def read_upload(request: web.Request) -> Upload:

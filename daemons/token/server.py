@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
-from prometheus_client import Counter
+from prometheus_client import Counter, ProcessCollector
 
 from daemons import wire
 from daemons.errors import BadRequest, ConfigurationError, Unavailable
@@ -46,7 +46,12 @@ class TokenServer:
         self._lengths = CallLengths()
         self._listeners = 0
         self._following: asyncio.Task[None] | None = None
-        self._answers = Counter("callbox_admissions_total", "Answers to callers", ["answer"], registry=runtime.metrics)
+        self._answers = Counter(
+            "callbox_admissions_total", "Answers to who asks for a call", ["answer"], registry=runtime.metrics
+        )
+        for answer in _STATUS:
+            self._answers.labels(answer)
+        ProcessCollector(registry=runtime.metrics)
 
     async def load(self) -> str:
         for name in ("token_secret", "livekit_api_secret"):
@@ -83,7 +88,7 @@ class TokenServer:
         try:
             async with while_connected(request):
                 with self._runtime.health.working():
-                    return self._respond(await self._admit(call, request))
+                    return self._respond(request, await self._admit(call, request))
         except ClientGone:  # nobody has learned of this call
             await self._give_up(call)
             raise
@@ -92,14 +97,14 @@ class TokenServer:
         """A place in the queue, kept by asking; for a call that goes on, a fresh token."""
         if refused := self._secret_refused(request):
             return refused
-        return self._respond(await self._standing(request.match_info["call"], request))
+        return self._respond(request, await self._standing(request.match_info["call"], request))
 
     async def _listen(self, request: web.Request) -> web.StreamResponse:
         """The same as `_show`, told by server-sent events until the call is granted or refused."""
         if refused := self._secret_refused(request):
             return refused
         if self._listeners >= self._settings.queue_max + self._settings.slots:
-            return self._respond(_refused("full", "too many pages are waiting already", RETRY_AFTER_S))
+            return self._respond(request, _refused("full", "too many pages are waiting already", RETRY_AFTER_S))
         stream = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
@@ -243,10 +248,10 @@ class TokenServer:
             try:
                 return await handler(request)
             except BadRequest as error:
-                return self._respond(_refused("bad_request", str(error)))
+                return self._respond(request, _refused("bad_request", str(error)))
             except Unavailable as error:
                 log.warning("%s %s: %s", request.method, request.path, error)
-                return self._respond(_unavailable(error))
+                return self._respond(request, _unavailable(error))
 
         return answer
 
@@ -255,7 +260,7 @@ class TokenServer:
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
         if not key or _same(given, key):
             return None
-        return self._respond(_refused("forbidden", "This service asks for an access key."))
+        return self._respond(request, _refused("forbidden", "This service asks for an access key."))
 
     def _secret(self, call: str) -> str:
         """Proves who owns the call; needs no memory, so it outlives this process."""
@@ -269,11 +274,12 @@ class TokenServer:
             raise BadRequest(f"say whose call it is: {wire.CALL_SECRET} carries the secret that came with the call")
         if _same(given, self._secret(call)):
             return None
-        return self._respond(_refused("forbidden", "This secret is not that call's."))
+        return self._respond(request, _refused("forbidden", "This secret is not that call's."))
 
-    def _respond(self, answer: Reply) -> web.Response:
+    def _respond(self, request: web.Request, answer: Reply) -> web.Response:
         kind = answer.error if isinstance(answer, wire.CallRefused) else answer.status
-        self._answers.labels(kind).inc()
+        if request.method == "POST":  # the others keep a place by asking again and again
+            self._answers.labels(kind).inc()
         headers = {"Cache-Control": "no-store"}
         if isinstance(answer, wire.CallRefused) and answer.retry_after_s is not None:
             headers["Retry-After"] = f"{answer.retry_after_s:.0f}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import ValidationError
 
 from daemons import wire
@@ -53,8 +53,9 @@ class LiveTts:
             await ended.pop()
         finally:
             ending = [reading, failing, *self._tasks]
+            is_gone = self._socket.close_code == WSCloseCode.ABNORMAL_CLOSURE  # without a closing handshake
             for task in ending:
-                task.cancel(CLIENT_GONE)
+                task.cancel(CLIENT_GONE if is_gone else CANCELLED)
             await asyncio.gather(*ending, return_exceptions=True)
 
     async def _fail_when_told(self) -> None:

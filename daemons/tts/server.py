@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from aiohttp import web
+from prometheus_client import ProcessCollector
 from pydantic import BaseModel, ConfigDict, Field
 
 from daemons.audio import TTS_RATE_HZ, Pcm, Samples, wav_bytes
@@ -68,6 +69,7 @@ class TtsService(EngineWorker):
         settings = runtime.settings
         super().__init__(runtime, "tts", threads=1)
         self._voice = Voice(ENGINES[settings.tts_engine](settings), self.lane, SpeechMetrics(runtime.metrics))
+        ProcessCollector(registry=runtime.metrics)
         self._stats: OrderedDict[str, dict[str, object]] = OrderedDict()
         self._name = f"{settings.tts_engine}/{settings.tts_voice}"
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,22 +23,22 @@ from daemons.wire import Priority
 log = logging.getLogger(__name__)
 
 LONGEST_TEXT_CHARS = 20_000  # of one request: half an hour of speech
-RTF_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-LATENCY_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+FIRST_CHUNK_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 5)
 
 
 class SpeechMetrics:
     def __init__(self, metrics: CollectorRegistry) -> None:
         self.first_chunk_s = Histogram(
             "callbox_tts_first_chunk_seconds",
-            "From the first text to the first audio",
-            buckets=LATENCY_BUCKETS_S,
+            "From the first words that can be said to their audio",
+            buckets=FIRST_CHUNK_BUCKETS_S,
             registry=metrics,
         )
-        self.rtf = Histogram(
-            "callbox_tts_rtf", "Seconds of work for a second of audio", ["stage"], buckets=RTF_BUCKETS, registry=metrics
+        self.compute_s = Counter(
+            "callbox_compute_seconds_total", "Work of the engine; by audio it is the RTF", ["stage"], registry=metrics
         )
-        self.audio_s = Counter("callbox_tts_audio_seconds_total", "Audio made", registry=metrics)
+        self.compute_s.labels("synthesis")
+        self.audio_s = Counter("callbox_audio_seconds_total", "Audio made", registry=metrics)
         self.characters = Counter("callbox_tts_characters_total", "Text taken", registry=metrics)
 
 
@@ -72,7 +72,7 @@ class Speech:
         self._speed = speed
         self._segmenter = Segmenter()
         self._limiter = Limiter()
-        self._segments: asyncio.Queue[str | None] = asyncio.Queue()  # bounded by LONGEST_TEXT_CHARS
+        self._segments: asyncio.Queue[tuple[str, float] | None] = asyncio.Queue()  # bounded by LONGEST_TEXT_CHARS
         self._characters = 0
         self._began_s: float | None = None
         self._waited_s = 0.0
@@ -86,13 +86,11 @@ class Speech:
         if self._characters > LONGEST_TEXT_CHARS:
             raise BadRequest(f"a request may have at most {LONGEST_TEXT_CHARS} characters of text")
         self._voice.metrics.characters.inc(len(text))
-        for segment in self._segmenter.push(text):
-            self._segments.put_nowait(segment)
+        self._put(self._segmenter.push(text))
 
     def flush(self) -> None:
         """Say what is buffered, though no sentence has ended."""
-        for segment in self._segmenter.flush():
-            self._segments.put_nowait(segment)
+        self._put(self._segmenter.flush())
 
     def end(self) -> None:
         """No more text follows."""
@@ -102,14 +100,15 @@ class Speech:
     async def __aiter__(self) -> AsyncIterator[Spoken]:
         """Raises BadRequest at the end when there was text and the voice could say nothing of it."""
         wordless = ""
-        while (segment := await self._segments.get()) is not None:
+        while (item := await self._segments.get()) is not None:
+            segment, there_s = item
             said = speakable(segment)
             samples = await self._say(said) if said else np.zeros(0, np.int16)
             if said and not len(samples):
                 wordless = segment
             if len(samples) and self.ttfa_s is None and self._began_s is not None:
                 self.ttfa_s = time.monotonic() - self._began_s
-                self._voice.metrics.first_chunk_s.observe(self.ttfa_s)
+                self._voice.metrics.first_chunk_s.observe(time.monotonic() - there_s)
             self.samples += len(samples)
             yield Spoken(segment, samples)
         if wordless and not self.samples:
@@ -124,6 +123,10 @@ class Speech:
         """Where the time went: waiting for the engine's thread, and synthesis, in all segments together."""
         return {"wait_ms": round(self._waited_s * 1000, 2), "synthesis_ms": round(self._worked_s * 1000, 2)}
 
+    def _put(self, segments: Iterable[str]) -> None:
+        for segment in segments:
+            self._segments.put_nowait((segment, time.monotonic()))
+
     async def _say(self, said: str) -> Samples:
         asked_s = time.monotonic()
         with self._work.active():
@@ -132,12 +135,11 @@ class Speech:
             )
         self._waited_s += waited_s
         self._worked_s += worked_s
-        if len(samples):
-            metrics, audio_s = self._voice.metrics, len(samples) / TTS_RATE_HZ
-            metrics.audio_s.inc(audio_s)
-            metrics.rtf.labels("synthesis").observe(worked_s / audio_s)
-            if worked_s > audio_s:
-                log.warning("stage synthesis is slower than speech: %.2f s for %.2f s of audio", worked_s, audio_s)
+        audio_s = len(samples) / TTS_RATE_HZ
+        self._voice.metrics.compute_s.labels("synthesis").inc(worked_s)
+        self._voice.metrics.audio_s.inc(audio_s)
+        if 0 < audio_s < worked_s:
+            log.warning("stage synthesis is slower than speech: %.2f s for %.2f s of audio", worked_s, audio_s)
         return samples
 
     def _render(self, said: str, asked_s: float, cancelled: threading.Event) -> tuple[Samples, float, float]:

@@ -273,7 +273,7 @@ async def test_over_capacity_the_answer_is_busy_and_the_others_are_unharmed(sess
 async def test_a_client_that_goes_stops_the_work_and_frees_its_place(
     session: aiohttp.ClientSession, tts: WorkerProcess, door: str
 ) -> None:
-    made_s = await asyncio.to_thread(tts.metric, "callbox_tts_audio_seconds_total")
+    made_s = await asyncio.to_thread(tts.metric, "callbox_audio_seconds_total")
     for _ in range(6):  # three times the places there are
         if door == "socket":
             async with session.ws_connect("/tts/live") as socket:
@@ -287,7 +287,7 @@ async def test_a_client_that_goes_stops_the_work_and_frees_its_place(
         assert await asyncio.to_thread(tts.becomes_idle)
         await asyncio.sleep(0.1)
     await asyncio.sleep(1.1)
-    assert await asyncio.to_thread(tts.metric, "callbox_tts_audio_seconds_total") - made_s < 6 * 60
+    assert await asyncio.to_thread(tts.metric, "callbox_audio_seconds_total") - made_s < 6 * 60
 
 
 async def test_a_reader_that_does_not_read_is_sent_two_seconds_and_no_more(tts: WorkerProcess) -> None:
@@ -295,13 +295,13 @@ async def test_a_reader_that_does_not_read_is_sent_two_seconds_and_no_more(tts: 
     head = (
         f"POST /tts/stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    made_s = await asyncio.to_thread(tts.metric, "callbox_tts_audio_seconds_total")
+    made_s = await asyncio.to_thread(tts.metric, "callbox_audio_seconds_total")
     with contextlib.closing(sockets.socket()) as client:
         client.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", tts.port))
         client.sendall(head.encode() + body)
         await asyncio.sleep(3)
-        ahead_s = await asyncio.to_thread(tts.metric, "callbox_tts_audio_seconds_total") - made_s
+        ahead_s = await asyncio.to_thread(tts.metric, "callbox_audio_seconds_total") - made_s
         assert 1 < ahead_s < 12  # two seconds unsent, and the sentence under way
         assert (await asyncio.to_thread(tts.health))["in_flight"] == 0  # waiting for a reader is not work
 

@@ -76,7 +76,7 @@ async def test_a_socket_that_is_not_read_pauses_the_voice_and_is_closed_with_a_r
             await asyncio.sleep(0.05)
             if metrics.get_sample_value("callbox_streams_ended_total", {"how": "slow_reader"}):
                 break
-        made_s = metrics.get_sample_value("callbox_tts_audio_seconds_total")
+        made_s = metrics.get_sample_value("callbox_audio_seconds_total")
         assert made_s is not None
         assert 2 < made_s < WORST_UNREAD_S
         last = ""
