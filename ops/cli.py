@@ -1,10 +1,12 @@
 """`callbox`: what a person, a cron job or CI runs against the box."""
 
 import asyncio
+import atexit
+import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.table import Table
@@ -13,7 +15,7 @@ from typer.core import TyperGroup
 from daemons import settings as settings_module
 from daemons.audio import read_wav, wav_bytes
 from daemons.errors import CallboxError, ConfigurationError
-from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED
+from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED, EXIT_OK
 from ops import box, kept, models
 from ops import doctor as doctor_module
 from ops import status as status_module
@@ -21,6 +23,22 @@ from ops.bench import cli as bench_cli
 from ops.drill import cli as drill_cli
 from ops.figures import JsonFile, write_json
 from ops.progress import console
+
+
+def run() -> NoReturn:
+    """The program `callbox`."""
+    code = EXIT_OK
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else EXIT_FAILED
+    if "livekit.rtc" in sys.modules:
+        # Its native threads may call back into an interpreter that is being taken down, which aborts the process
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 class _Commands(TyperGroup):
