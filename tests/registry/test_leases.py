@@ -270,15 +270,6 @@ async def test_adopt_never_takes_a_slot_that_another_holds(box: Box) -> None:
     assert await box.state("c1") is CallState.NONE
 
 
-async def test_adopt_never_lowers_a_slots_fence(box: Box) -> None:
-    await box.up("t:1", "tts")
-    granted = await box.acquire("c1")
-    assert granted.fence is not None
-    await box.registry.release("c1", granted.fence)
-    await box.registry.release("c2", await box.grant("c2"))
-    assert await box.registry.adopt("c1", granted.fence, granted.bundle, TTL_MS) is AdoptStatus.TAKEN
-
-
 async def test_a_grant_that_the_registry_ended_is_not_adopted_back(box: Box) -> None:
     """Its owner hung up, or it ran out: a holder that was not told must not bring it back to life."""
     await box.up("t:1", "tts")

@@ -85,6 +85,7 @@ async def test_a_claim_at_the_last_moment_counts(box: Box) -> None:
     await box.registry.release("holder", fence)
     await box.pass_time(5999, beating=("t:1",))
     assert (await box.acquire("c1")).status is AcquireStatus.GRANTED
+    assert await box.state("c1") is CallState.HELD
 
 
 async def test_a_ticket_lives_six_seconds_after_it_was_asked_for(box: Box) -> None:

@@ -96,6 +96,7 @@ async def test_three_bad_probes_make_unhealthy_and_two_good_ones_heal(box: Box) 
     await box.up("w:1", "tts")
     assert await probe(box, "w:1", False, False, True, False, False) == Probed(ProbeStatus.OK, WorkerState.AVAILABLE)
     assert (await probe(box, "w:1", False)).state is WorkerState.UNHEALTHY
+    assert (await box.registry.heartbeat("w:1", box.boot("w:1"), ready=True)).state is WorkerState.UNHEALTHY
     assert (await probe(box, "w:1", True, False, True)).state is WorkerState.UNHEALTHY
     assert (await probe(box, "w:1", True)).state is WorkerState.AVAILABLE
 
