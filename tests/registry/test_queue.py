@@ -2,8 +2,8 @@
 
 import pytest
 
-from daemons.registry import Acquired, AcquireStatus, CallState, ReleaseStatus
-from tests.registry.box import Box
+from daemons.registry import Acquired, AcquireStatus, AdoptStatus, CallState, Member, ReleaseStatus
+from tests.registry.box import TTL_MS, Box
 
 pytestmark = pytest.mark.integration
 
@@ -66,6 +66,16 @@ async def test_nobody_passes_a_call_that_waits_for_more(box: Box) -> None:
     await box.up("s:1", "stt")
     assert (await box.acquire("both", "stt", "tts")).status is AcquireStatus.QUEUED
     assert (await box.acquire("stt only", "stt")).status is AcquireStatus.QUEUED
+
+
+async def test_a_head_that_its_holder_adopts_makes_way(box: Box) -> None:
+    await full(box)
+    await box.up("s:1", "stt")
+    await box.acquire("both", "stt", "tts")
+    await box.acquire("stt only", "stt")
+    elsewhere = Member("t:9", "http://t:9", slot=0, boot="b", fence=90)
+    assert await box.registry.adopt("both", 90, {"tts": elsewhere}, TTL_MS) is AdoptStatus.OK
+    assert await box.state("stt only") is CallState.RESERVED
 
 
 async def test_a_reservation_lasts_six_seconds_and_goes_to_the_next(box: Box) -> None:

@@ -56,6 +56,7 @@ table.sort(roles)
 
 if c then -- somebody asked for it anew meanwhile
     free_all(c)
+    capacity_grew = true
 end
 raise_fence(fence)
 for _, role in ipairs(roles) do
