@@ -202,11 +202,22 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    parent_pid = 0
+
+    def __init__(self, listening: socket.socket, parent_pid: int | None) -> None:
+        super().__init__(listening.getsockname()[:2], _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
+        self._parent_pid = parent_pid
 
     def service_actions(self) -> None:
-        if os.getppid() != self.parent_pid:
+        if self._parent_pid is not None and os.getppid() != self._parent_pid:
             os._exit(0)
+
+
+def serve(block: Block, listening: socket.socket, parent_pid: int | None = None) -> None:
+    """Answer for the block's worker for ever; with `parent_pid`, end this process when that is its parent no more."""
+    _Handler.block = block
+    _Server(listening, parent_pid).serve_forever(poll_interval=0.5)
 
 
 def main(block_fd: int, socket_fd: int, parent_pid: int) -> None:
@@ -214,13 +225,7 @@ def main(block_fd: int, socket_fd: int, parent_pid: int) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)  # a draining worker still wants to be seen
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    _Handler.block = Block(block_fd)
-    listening = socket.socket(fileno=socket_fd)
-    server = _Server(listening.getsockname()[:2], _Handler, bind_and_activate=False)
-    server.socket.close()
-    server.socket = listening
-    server.parent_pid = parent_pid
-    server.serve_forever(poll_interval=0.5)
+    serve(Block(block_fd), socket.socket(fileno=socket_fd), parent_pid)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,14 @@
 """`callbox bench`: what things cost, measured side by side in one run."""
 
+import asyncio
+from typing import Annotated
+
 import typer
+
+from ops.bench import health as health_bench
+from ops.bench import registry as registry_bench
+from ops.figures import JsonFile
+from ops.progress import count_bar
 
 app = typer.Typer(no_args_is_help=True, help="Measure what things cost, side by side in one run.")
 
@@ -8,3 +16,34 @@ app = typer.Typer(no_args_is_help=True, help="Measure what things cost, side by 
 @app.callback()
 def bench() -> None:
     """Each command starts what it needs, on ports of its own, and ends it; a running box is left alone."""
+
+
+@app.command()
+def registry(
+    rounds: Annotated[int, typer.Option(min=1, help="How often one client runs each script.")] = 2000,
+    clients: Annotated[int, typer.Option(min=1, max=64, help="How many clients share the registry then.")] = 32,
+    seconds: Annotated[float, typer.Option(min=0.5, help="For how long they do.")] = 5.0,
+    json_file: JsonFile = None,
+) -> None:
+    """What acquire, renew and release cost, beside a script that does nothing and one that writes a single number.
+
+    On a redis-server of its own, configured as the box's: every write is on disk before it is answered.
+    """
+    with count_bar("rounds", rounds) as on_round:
+        report = asyncio.run(registry_bench.measure(rounds, clients, seconds, on_round))
+    report.finish(json_file)
+
+
+@app.command()
+def health(
+    holds: Annotated[int, typer.Option(min=1, help="How often the worker's model holds the GIL.")] = 10,
+    hold_s: Annotated[float, typer.Option("--seconds", min=0.2, max=10, help="For about how long each time.")] = 2.0,
+    json_file: JsonFile = None,
+) -> None:
+    """How soon a worker's health answers while its model holds Python's global lock.
+
+    The worker's own arrangement, a child process, beside the usual one, a thread: both answer for the same worker.
+    """
+    with count_bar("holds", holds) as on_hold:
+        report = asyncio.run(health_bench.measure(holds, hold_s, on_hold))
+    report.finish(json_file)

@@ -1,23 +1,16 @@
 """The tiny daemon with one fault of the demo's: a thread of the worker's own process answers for its health."""
 
 import asyncio
-import os
 import socket
 from threading import Thread
 
-from daemons.health import _Handler, _Server
+from daemons.health import serve
 from daemons.runtime import Runtime, main
 from tests.tiny_daemon import Tiny
 
 
 async def keep_health_thread(runtime: Runtime, listening: socket.socket) -> None:
-    _Handler.block = runtime.health
-    server = _Server(listening.getsockname()[:2], _Handler, bind_and_activate=False)
-    server.socket.close()
-    listening.setblocking(True)
-    server.socket = listening
-    server.parent_pid = os.getppid()
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=serve, args=(runtime.health, listening), daemon=True).start()
     await asyncio.Event().wait()
 
 
