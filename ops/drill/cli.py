@@ -1,10 +1,58 @@
 """`callbox drill`: faults on purpose, and proof that nothing is lost by them."""
 
+import asyncio
+import random
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from ops.drill.faults.report import report
+from ops.drill.faults.run import drill as run_drill
+from ops.figures import JsonFile
+from ops.progress import console, count_bar
+
 app = typer.Typer(no_args_is_help=True, help="Make bad things happen on purpose, and check that nothing is lost.")
+
+Seed = Annotated[int | None, typer.Option(metavar="S", help="Draw the same things again; chosen when not given.")]
 
 
 @app.callback()
 def drill() -> None:
     """Each command starts what it needs, on ports of its own, and ends it; a running box is left alone."""
+
+
+@app.command()
+def faults(
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="How many faults, one after the other.")] = 100,
+    seed: Seed = None,
+    worlds: Annotated[int, typer.Option(metavar="W", min=1, help="How many registries side by side.")] = 8,
+    json_file: JsonFile = None,
+) -> None:
+    """Strike real workers, holders and their Redis, and check that no slot is used twice, none leaks, no call is lost.
+
+    Each world has a redis-server, agents and workers that reach it through a TCP proxy, the monitor, and more callers
+    than it has room for. A round is one fault, drawn at random: kill -9, SIGSTOP, connections cut, half-open, slow or
+    parted, replies lost after the request was carried out, Redis restarted with and without its data, or hung. An
+    oracle reads what every process wrote down and what the registry showed.
+    """
+    seed = random.randrange(2**31) if seed is None else seed  # noqa: S311 - chooses faults
+    folder = Path(tempfile.mkdtemp(prefix="callbox-faults-"))
+    keep = True
+    try:
+        with count_bar("rounds", rounds) as more:
+            outcome = asyncio.run(run_drill(rounds, seed, worlds, folder=folder, on_round=lambda: more(1)))
+        keep = bool(outcome.wrong)
+    except KeyboardInterrupt:
+        keep = False
+        raise
+    finally:
+        if keep:
+            console.print(f"logs and journals are kept in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    for wrong in outcome.wrong:
+        console.print(str(wrong), markup=False)
+    report(outcome, rounds, worlds).finish(json_file)
