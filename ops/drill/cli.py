@@ -11,6 +11,7 @@ import typer
 
 from ops.drill.faults.report import report
 from ops.drill.faults.run import drill as run_drill
+from ops.drill.registry.run import drill as drill_registry
 from ops.figures import JsonFile
 from ops.progress import console, count_bar
 
@@ -56,3 +57,21 @@ def faults(
     for wrong in outcome.wrong:
         console.print(str(wrong), markup=False)
     report(outcome, rounds, worlds).finish(json_file)
+
+
+@app.command()
+def registry(
+    ops: Annotated[int, typer.Option("--ops", metavar="N", min=1, help="How many operations.")] = 100_000,
+    seed: Seed = None,
+    clients: Annotated[int, typer.Option(metavar="N", min=1, max=256, help="How many ask at once.")] = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """Ask the registry's scripts and a model of them the same, over and over, and compare every answer.
+
+    One client: random operations of few workers and calls, clocks that leap and fall, replies that get lost, data that
+    get lost; the whole registry is compared every 20 operations, and what must always hold is looked for in it. Several
+    clients: each script says its place in the sequence, in which the model must answer the same, and which must respect
+    real time. The first difference ends it, with the operations before it.
+    """
+    seed = random.randrange(2**31) if seed is None else seed  # noqa: S311 - chooses operations
+    drill_registry(ops, seed, clients).finish(json_file)

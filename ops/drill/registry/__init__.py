@@ -1,0 +1,1 @@
+"""The registry against its model: `callbox drill registry`."""
