@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from daemons import redis_url
 from daemons.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,6 +104,10 @@ class Settings(BaseSettings):
         return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
 
     @property
+    def supervisord_socket(self) -> Path:
+        return self.var_dir.resolve() / "run/supervisor.sock"
+
+    @property
     def livekit_url(self) -> str:
         return f"ws://127.0.0.1:{self.livekit_port}"
 
@@ -131,9 +135,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _names_a_redis(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if url and (parts.scheme not in ("redis", "rediss", "unix") or (parts.port or 1) < 1):  # .port raises too
-            raise ValueError("redis://HOST:PORT/DB, rediss://… or unix://PATH is wanted")
+        if url:
+            redis_url.parse(url)
         return url
 
     @model_validator(mode="after")

@@ -11,12 +11,14 @@ from typing import Any
 
 import aiohttp
 
-from daemons.errors import ConfigurationError
+from daemons.errors import ConfigurationError, Unavailable
 from daemons.settings import Settings
+from ops.supervise import Supervisord
 
 PROBE_TIMEOUT_S = 2.0
 DAEMONS = ("stt", "llm", "tts", "agent", "token", "monitor")
-STOP_ORDER = ("token", "agent", "monitor", "stt", "llm", "tts", "livekit", "nginx", "redis")
+LISTENER = "listener"
+STOP_ORDER = (LISTENER, "token", "agent", "monitor", "stt", "llm", "tts", "livekit", "nginx", "redis")
 LIVEKIT_STOP_WAIT_S = 5  # it waits for its rooms to empty, which nobody who stops it does
 NGINX_SAYS = "callbox door"
 
@@ -63,6 +65,7 @@ def programs(settings: Settings, livekit_bin: Path | str = "livekit-server") -> 
         all_programs.append(Program(name, command, ports, stop_wait_s=round(settings.drain_s) + 5))
     nginx = (sys.executable, "-m", "ops.nginx", *nginx_command(settings))
     all_programs.append(Program("nginx", nginx, tuple(door_ports)))
+    all_programs.append(Program(LISTENER, (sys.executable, "-m", "daemons.monitor.listener", *DAEMONS), ()))
     return tuple(all_programs)
 
 
@@ -76,6 +79,8 @@ async def probe(settings: Settings, program: Program) -> Readiness:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             if program.name == "redis":
                 return await _probe_redis(settings.redis_port)
+            if program.name == LISTENER:
+                return await asyncio.to_thread(_probe_listener, settings)
             async with aiohttp.ClientSession() as http:
                 if program.name == "livekit":
                     return await _expect(http, f"http://127.0.0.1:{settings.livekit_port}/", "OK")
@@ -105,6 +110,17 @@ async def _probe_redis(port: int) -> Readiness:
     finally:
         writer.close()
     return Readiness(said == "+PONG", "" if said == "+PONG" else f"it says {said!r}")
+
+
+def _probe_listener(settings: Settings) -> Readiness:
+    """It has no door of its own: supervisord, which feeds it, says whether it runs."""
+    try:
+        state = next((state for state in Supervisord(settings).states() if state.name == LISTENER), None)
+    except Unavailable:
+        return Readiness(False, "supervisord is not running")
+    if state is None:
+        return Readiness(False, "supervisord does not know it")
+    return Readiness(state.state == "RUNNING", "" if state.state == "RUNNING" else state.state.lower())
 
 
 async def _expect(http: aiohttp.ClientSession, url: str, body: str) -> Readiness:

@@ -19,7 +19,7 @@ from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import PREFIX, ROOT, Settings
 from ops import page, tls
 from ops.kept import write_private
-from ops.programs import NGINX_SAYS, Program, nginx_command, programs
+from ops.programs import LISTENER, NGINX_SAYS, Program, nginx_command, programs
 from ops.supervise import BOX_VARIABLE
 
 # Nobody listens on the discard port of the caller's own machine, so a browser that asks there learns nothing and
@@ -48,6 +48,7 @@ class SupervisedProgram:
     environment: str
     stop_wait_s: int
     is_daemon: bool
+    is_listener: bool
 
 
 def render(settings: Settings, livekit_bin: Path) -> None:
@@ -81,6 +82,7 @@ def render(settings: Settings, livekit_bin: Path) -> None:
             environment=_environment(program, var_dir, rendered.get(program.name, everything + code)),
             stop_wait_s=program.stop_wait_s,
             is_daemon=program.is_daemon,
+            is_listener=program.name == LISTENER,
         )
         for program in programs(settings, livekit_bin)
     ]

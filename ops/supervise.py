@@ -38,7 +38,7 @@ class Supervisord:
 
     def __init__(self, settings: Settings) -> None:
         self._var_dir = settings.var_dir.resolve()
-        self._socket = self._var_dir / "run/supervisor.sock"
+        self._socket = settings.supervisord_socket
 
     @property
     def conf(self) -> Path:

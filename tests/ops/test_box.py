@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -70,8 +71,8 @@ def some(settings: Settings, names: tuple[str, ...]) -> tuple[Program, ...]:
 
 def keep_programs(settings: Settings, names: tuple[str, ...]) -> None:
     conf = settings.var_dir / "etc/supervisord.conf"
-    head, *sections = conf.read_text().split("[program:")
-    conf.write_text(head + "".join(f"[program:{each}" for each in sections if each.startswith(names)))
+    head, *sections = re.split(r"(?m)^(?=\[(?:program|eventlistener):)", conf.read_text())
+    conf.write_text(head + "".join(each for each in sections if each.partition(":")[2].startswith(names)))
 
 
 def pids(settings: Settings) -> dict[str, int]:

@@ -71,7 +71,7 @@ def test_status_reads_when_nothing_runs(settings: Settings) -> None:
     read = status.read(settings)
     assert not read.ok
     assert read.supervisord_pid is None
-    assert {program.why_not for program in read.programs} == {"nobody listens"}
+    assert {program.why_not for program in read.programs} == {"nobody listens", "supervisord is not running"}
     assert {program.name for program in read.programs} >= {"redis", "livekit", "stt", "llm", "tts", "agent", "nginx"}
 
 

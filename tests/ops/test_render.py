@@ -16,7 +16,7 @@ from supervisor.options import ServerOptions
 from daemons.errors import ConfigurationError
 from daemons.settings import Settings
 from ops import livekit
-from ops.programs import programs
+from ops.programs import LISTENER, programs
 from ops.render import interfaces, link_for_supervisorctl, node_ip, render
 from tests.ops.conftest import MakeSettings
 
@@ -37,7 +37,8 @@ def section(settings: Settings, name: str) -> dict[str, str]:
 
 
 def fingerprints(settings: Settings) -> dict[str, str]:
-    return {p.name: section(settings, f"program:{p.name}")["environment"] for p in programs(settings)}
+    kinds = {p.name: "eventlistener" if p.name == LISTENER else "program" for p in programs(settings)}
+    return {name: section(settings, f"{kind}:{name}")["environment"] for name, kind in kinds.items()}
 
 
 @contextmanager
@@ -69,7 +70,7 @@ def test_supervisord_reads_what_is_rendered(settings: Settings) -> None:
     render(settings, LIVEKIT)
     groups = supervisord_options(settings).process_group_configs
     assert [group.name for group in sorted(groups, key=lambda group: group.priority)] == [
-        *("redis", "livekit", "stt", "llm", "tts", "agent", "token", "monitor", "nginx")
+        *("listener", "redis", "livekit", "stt", "llm", "tts", "agent", "token", "monitor", "nginx")
     ]
     for group in groups:
         (process,) = group.process_configs
@@ -83,6 +84,11 @@ def test_supervisord_reads_what_is_rendered(settings: Settings) -> None:
     assert tts.environment["CALLBOX_VAR_DIR"] == str(settings.var_dir)
     assert tts.environment["ORT_DISABLE_TELEMETRY"] == "1"
     assert tts.environment["HF_HUB_OFFLINE"] == "1"
+    listener = next(group for group in groups if group.name == "listener").process_configs[0]
+    assert listener.command.endswith("-m daemons.monitor.listener stt llm tts agent token monitor")
+    assert (listener.stdout_logfile, listener.redirect_stderr) == (None, False), "its stdout is a protocol"
+    assert listener.stderr_logfile == str(settings.var_dir / "log/listener.log")
+    assert listener.stderr_logfile_maxbytes > 0
 
 
 def test_odd_paths_survive(make_settings: MakeSettings, var_dir: Path) -> None:
@@ -115,7 +121,7 @@ def test_only_what_a_setting_touches_looks_changed(make_settings: MakeSettings) 
     render(make_settings(slots=5), LIVEKIT)
     after = fingerprints(make_settings())
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"stt", "llm", "tts", "agent", "token", "monitor"}
+    assert changed == {"stt", "llm", "tts", "agent", "token", "monitor", "listener"}
 
 
 def test_a_changed_secret_looks_changed(make_settings: MakeSettings) -> None:
