@@ -17,8 +17,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from daemons import redis_url
 from daemons.errors import BadRequest, Unavailable
-from daemons.registry import keys
+from daemons.registry import keys, sentinel
 from daemons.registry.results import (
     Acquired,
     AcquireStatus,
@@ -57,16 +58,18 @@ Now = Callable[[], int | Awaitable[int]]
 
 
 def connect(url: str) -> "Registry":
-    """The registry at `redis://…`: 1 s time-outs and no retries, since the caller's own loop is the retry."""
-    return Registry(
-        Redis.from_url(
-            url,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
-    )
+    """The registry at `redis://…`, or at the master that `redis+sentinel://…` names.
+
+    1 s time-outs and no retries, since the caller's own loop is the retry.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    sentinels = redis_url.parse(url)
+    return Registry(Redis.from_url(url, **options) if sentinels is None else sentinel.master(sentinels, **options))
 
 
 class Registry:
