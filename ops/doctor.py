@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 
 import psutil
 
-from daemons.errors import CallboxError, ConfigurationError
+from daemons.errors import CallboxError, ConfigurationError, Unavailable
+from daemons.registry import connect
 from daemons.settings import PREFIX, Settings
 from ops import livekit, models, page, ports
 from ops.kept import SECRETS, read
@@ -38,6 +39,7 @@ def examine(settings: Settings, *, checksums: bool = True) -> list[Finding]:
     findings: list[Finding] = []
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("versions", lambda: _versions(settings)),
+        ("redis", lambda: _redis(settings)),
         ("disk", lambda: _disk(settings)),
         ("network", _network),
         ("secrets", lambda: _secrets(settings)),
@@ -75,6 +77,8 @@ def _versions(settings: Settings) -> Iterator[Finding]:
         "" if fits else "run `bash post_start.sh`: it makes .venv anew",
     )
     for name, argument in (("redis-server", "--version"), ("nginx", "-v")):
+        if name == "redis-server" and settings.redis_url:
+            continue
         binary = system_program(name)
         said = subprocess.run((binary, argument), capture_output=True, text=True, timeout=20, check=False)
         found = re.search(r"\d+\.\d+\.\d+", said.stdout + said.stderr)
@@ -91,6 +95,27 @@ def _versions(settings: Settings) -> Iterator[Finding]:
         f"{found_version} ({binary_path})",
         "" if tried else f"Callbox is tested with {livekit.VERSION}; take this one off PATH to have it installed",
     )
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    """A Redis elsewhere; the box's own is one of its programs."""
+    if not settings.redis_url:
+        return
+    address = re.sub(r"//[^/]*@", "//", settings.redis_url)
+
+    async def ask() -> None:
+        registry = connect(settings.redis_url)
+        try:
+            await registry.snapshot()
+        finally:
+            await registry.close()
+
+    try:
+        asyncio.run(ask())
+    except Unavailable as error:
+        yield Finding("redis", "wrong", f"{address}: {error}", f"have it started, or correct {PREFIX}REDIS_URL")
+    else:
+        yield Finding("redis", "ok", f"answers at {address}")
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from ops import doctor, models, ports, status
 from ops.cli import app
 from ops.programs import programs
 from tests.ops.conftest import MakeSettings
+from tests.ports import free_port
 
 
 def findings(settings: Settings) -> dict[str, doctor.Finding]:
@@ -107,3 +108,19 @@ def test_models_are_listed(cli: CliRunner) -> None:
     ended = cli.invoke(app, ["models", "list"])
     assert ended.exit_code == 0
     assert "qwen2.5-coder-0.5b" in ended.stdout
+
+
+@pytest.mark.parametrize("address", ["redis://{at}/0", "redis+sentinel://{at}/callbox"])
+def test_a_redis_elsewhere_that_does_not_answer_is_found(make_settings: MakeSettings, address: str) -> None:
+    at = f"127.0.0.1:{free_port()}"
+    there = make_settings(redis_url=address.format(at=f"somebody:hush@{at}"))
+    finding = findings(there)["redis"]
+    assert finding.verdict == "wrong"
+    assert finding.text.startswith(f"{address.format(at=at)}: the registry does not answer")
+    assert "CALLBOX_REDIS_URL" in finding.mend
+    assert "redis-server" not in findings(there)
+
+
+@pytest.mark.integration
+def test_a_redis_elsewhere_that_answers_is_well(make_settings: MakeSettings, redis_url: str) -> None:
+    assert findings(make_settings(redis_url=redis_url))["redis"].verdict == "ok"
