@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -18,6 +19,7 @@ from daemons.errors import CallboxError, ConfigurationError
 from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED, EXIT_OK
 from ops import box, kept, models
 from ops import doctor as doctor_module
+from ops import events as events_module
 from ops import status as status_module
 from ops.bench import cli as bench_cli
 from ops.drill import cli as drill_cli
@@ -167,6 +169,35 @@ def call(
         record.write_bytes(wav_bytes(heard))
     if json_file is not None:
         write_json(json_file, report.model_dump())
+
+
+@app.command()
+def events(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens; Ctrl-C ends it.")] = False,
+    call: Annotated[
+        str | None, typer.Option("--call", metavar="ID", help="Of this call; its beginning will do.")
+    ] = None,
+    worker: Annotated[
+        str | None, typer.Option("--worker", metavar="W", help="Of this worker or program: host:port, or as in tts.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="AGO", help="Not what is older: 90s, 10m, 2h, 1d.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Say what happened to calls, workers and programs, in words: all that is kept, oldest first.
+
+    With --follow, what happens from now on; what happened before too when --since says how far back.
+    """
+    after = events_module.since(since, time.time() * 1000) if since else None
+    redis_url = settings_module.load().redis
+    try:
+        asyncio.run(events_module.tell(redis_url, after, call=call, worker=worker, follows=follow, as_json=as_json))
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+    except BrokenPipeError:  # as of `| head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @models_app.command("list")
