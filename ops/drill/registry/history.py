@@ -83,7 +83,7 @@ class Replay:
             raise OutOfOrder(f"#{done.seq} {done.op} had its answer before an operation with a lower number was asked")
         self._asked_ns = max(self._asked_ns, done.asked_ns)
         self._now_ms = done.now_ms
-        self._expectation.check(done.op, done.seq, done.answer)
+        self._expectation.check(self._expectation.of(done.op), done.seq, done.answer)
 
 
 class Client:

@@ -39,8 +39,9 @@ class Invariants:
         self._reserved.clear()
 
     def pass_a_day(self) -> None:
-        """Workers that were gone are forgotten, with the fences of their slots."""
+        """Workers that were gone are forgotten, with their boots, which nobody has retired, and their fences."""
         self._fences.clear()
+        self._boots.clear()
 
     def see(self, snapshot: Snapshot) -> None:
         calls = {call.call: call for call in snapshot.calls}

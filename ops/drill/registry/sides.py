@@ -1,8 +1,9 @@
 """The registry and its model side by side: each operation goes to both, and both must answer the same."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from types import coroutine
+from typing import Any, NamedTuple, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.connection import Connection
@@ -28,7 +29,10 @@ class Diverged(Exception):
 
 
 class BlockingRedis:
-    """As much of a Redis client as `Registry` asks for, without an event loop: a million round trips take long."""
+    """As much of a Redis client as `Registry` asks for, without an event loop, for a million round trips.
+
+    A coroutine that asks it stops once, when its request is on the way, and is then resumed to wait for the reply.
+    """
 
     def __init__(self, port: int) -> None:
         self._connection = cast(Any, Connection)(port=port, socket_timeout=10)  # redis-py has no types for it
@@ -38,18 +42,42 @@ class BlockingRedis:
         self._connection.disconnect()
 
     def do(self, *command: str | int) -> Any:
-        self._connection.send_command(*command, check_health=False)
+        self._send(command)
         return self._connection.read_response()
 
     async def evalsha(self, *args: str | int) -> Any:
-        return self.do("EVALSHA", *args)
+        return await self._ask("EVALSHA", *args)
 
     async def eval(self, *args: str | int) -> Any:
-        return self.do("EVAL", *args)
+        return await self._ask("EVAL", *args)
+
+    async def _ask(self, *command: str | int) -> Any:
+        self._send(command)
+        await _on_its_way()
+        return self._connection.read_response()
+
+    def _send(self, command: Sequence[str | int]) -> None:
+        words = [str(word).encode() for word in command]
+        request = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+        self._connection.send_packed_command([request], check_health=False)
+
+
+@coroutine
+def _on_its_way() -> Generator[None, None, None]:
+    yield
 
 
 def ask(registry: Registry, op: Op) -> Coroutine[Any, Any, Any]:
     return cast(Coroutine[Any, Any, Any], getattr(registry, op.name)(*op.args))
+
+
+class Expected(NamedTuple):
+    """What the model has answered. `args` are those that it was given."""
+
+    op: Op
+    args: tuple[Any, ...]
+    answer: object
+    seq: int
 
 
 class Expectation:
@@ -59,20 +87,22 @@ class Expectation:
         self.model = model
         self._read = {"0-0": 0}  # id of an entry → how many entries there are up to it
 
-    def check(self, op: Op, seq: int, answer: object) -> None:
-        """Raises Diverged."""
+    def of(self, op: Op) -> Expected:
         args = op.args
         if op.name == "events":
             args = (self._read[args[0]], args[1])
-        expected = getattr(self.model, op.name)(*args)
+        return Expected(op, args, getattr(self.model, op.name)(*args), self.model.state.seq)
+
+    def check(self, expected: Expected, seq: int, answer: object) -> None:
+        """Raises Diverged."""
         comparable = _comparable(answer)
-        if comparable != expected or seq != self.model.state.seq:
-            raise Diverged(op, f"#{seq} {comparable}", f"#{self.model.state.seq} {expected}")
+        if comparable != expected.answer or seq != expected.seq:
+            raise Diverged(expected.op, f"#{seq} {comparable}", f"#{expected.seq} {expected.answer}")
         if isinstance(answer, Snapshot):
             self._read[answer.last_event] = self.model.state.log.length
-        elif op.name == "events" and answer:
+        elif expected.op.name == "events" and answer:
             events = cast(tuple[Event, ...], answer)
-            self._read[events[-1].id] = args[0] + len(events)
+            self._read[events[-1].id] = expected.args[0] + len(events)
 
     def lose_data(self) -> None:
         self.model.state.lose_data()
@@ -93,8 +123,11 @@ class SideBySide:
 
     def do(self, op: Op) -> Any:
         """What both answer. Raises Diverged."""
-        answer = _result(ask(self.registry, op))
-        self._expectation.check(op, self.registry.seq, answer)
+        asking = ask(self.registry, op)
+        asking.send(None)
+        expected = self._expectation.of(op)  # while Redis is at it
+        answer = _result(asking)
+        self._expectation.check(expected, self.registry.seq, answer)
         return answer
 
     def look(self) -> Snapshot:
@@ -134,14 +167,12 @@ class SideBySide:
         self.invariants.pass_a_day()
 
 
-def _result(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Of a coroutine that waits for nothing."""
+def _result(asking: Coroutine[Any, Any, T]) -> T:
     try:
-        coroutine.send(None)
+        while True:
+            asking.send(None)
     except StopIteration as end:
         return cast(T, end.value)
-    coroutine.close()
-    raise RuntimeError("this coroutine waits")
 
 
 def _comparable(answer: object) -> object:
