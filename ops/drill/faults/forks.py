@@ -62,6 +62,10 @@ class Forks:
         self._started: asyncio.Queue[Child] = asyncio.Queue()
         self._asking = asyncio.Lock()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def start(
         self,
         *,

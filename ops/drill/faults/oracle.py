@@ -19,7 +19,7 @@ WORKER_LEAK_S = 31.0  # a lease on a worker that is dead
 RESERVED_S = 6.0
 RESUMED_S = 1.0  # a process that was stopped finds out when it runs again
 AFTERMATH_S = 16.0  # how long after a fault a call may still end by it
-STALL_S = 1.0  # the machine stood still: what it did then is not judged
+STALL_S = 1.0  # the machine stood still
 
 
 class Rule(StrEnum):
@@ -29,6 +29,9 @@ class Rule(StrEnum):
     LATE = "lost lease noticed late"
     FORGED = "work nobody was given"
     REGISTRY = "registry contradicts itself"
+
+
+TIMED = (Rule.LEAK, Rule.LOST, Rule.LATE)  # what a machine that stands still can do to anyone
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class _Hold:
     worker: str
     boot: str
     alive_ns: int  # last line of its journal
-    renewed_ns: int | None = None  # the registry showed a later expiry at this time
+    renewed_ns: int  # the registry showed a later expiry at this time; at first, when it began
     expires_ms: int = -1
     missing_ns: int | None = None  # since when the registry does not show it
 
@@ -83,6 +86,7 @@ class Counts:
     snapshots: int = 0
     events: int = 0
     stalls: int = 0
+    not_judged: int = 0  # of TIMED, shortly after one
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
@@ -214,7 +218,7 @@ class Oracle:
         if entry.kind is Kind.BEGIN:
             self.counts.holds += 1
             self.last_accepted_ns[entry.worker, entry.boot] = entry.at_ns
-            self._holds[lease] = _Hold(entry.worker, entry.boot, entry.at_ns)
+            self._holds[lease] = _Hold(entry.worker, entry.boot, entry.at_ns, entry.at_ns)
             return
         hold = self._holds.get(lease)
         if hold is None:
@@ -227,8 +231,6 @@ class Oracle:
             self._check_end(entry)
 
     def _check_renewal(self, entry: Entry, hold: _Hold) -> None:
-        if hold.renewed_ns is None or self._excused(entry.at_ns):
-            return
         age_s = (entry.at_ns - hold.renewed_ns) / 1e9
         if age_s > PARTITION_S + TOLERANCE_S and not self._just_resumed(hold.worker, entry.at_ns):
             self.blame(Rule.LATE, entry.at_ns, f"{_words(entry)} is used {age_s:.1f} s after its last renewal")
@@ -242,7 +244,7 @@ class Oracle:
         )
         if by_fault:
             self.counts.ended_by_faults += 1
-        elif not self._excused(entry.at_ns):
+        else:
             self.blame(Rule.LOST, entry.at_ns, f"{_words(entry)} ended: {entry.note}")
 
     # Registry
@@ -319,7 +321,7 @@ class Oracle:
                 trouble.party in ("", hold.worker) and trouble.covers(hold.missing_ns, AFTERMATH_S)
                 for trouble in self.troubles
             )
-            if late_s > NOTICED_S + TOLERANCE_S and not in_trouble and not self._excused(at_ns):
+            if late_s > NOTICED_S + TOLERANCE_S and not in_trouble:
                 words = f"{lease[0]} (fence {lease[1]}) is used {late_s:.1f} s after the registry ended it"
                 self.blame(Rule.LATE, at_ns, words, (Rule.LATE, lease))
 
@@ -337,16 +339,16 @@ class Oracle:
             for trouble in self.troubles
         )
 
-    def _excused(self, at_ns: int) -> bool:
-        """The machine stood still shortly before."""
-        return any(began <= at_ns <= ended + AFTERMATH_S * 1e9 for began, ended in self._stalls)
-
     def blame(self, rule: Rule, at_ns: int, words: str, once: tuple[object, ...] | None = None) -> None:
+        """`once`: what this is about, when it would be seen again and again."""
         if once is not None:
             if once in self._told:
                 return
             self._told.add(once)
-        self.violations.append(Violation(rule, at_ns, words))
+        if rule in TIMED and any(began <= at_ns <= ended + AFTERMATH_S * 1e9 for began, ended in self._stalls):
+            self.counts.not_judged += 1
+        else:
+            self.violations.append(Violation(rule, at_ns, words))
 
 
 def _words(entry: Entry) -> str:

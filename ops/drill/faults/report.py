@@ -40,7 +40,8 @@ def report(outcome: Outcome, rounds: int, worlds: int) -> Report:
             "forged fences refused": counts.forged_refused,
             "snapshots of the registry": counts.snapshots,
             "lines of the audit log": counts.events,
-            "times the machine stood still (not judged)": counts.stalls,
+            "times the machine stood still": counts.stalls,
+            "what looked wrong shortly after, and is not judged": counts.not_judged,
         },
         bounds=[
             Bound("rounds", outcome.rounds, rounds, kind="at least"),

@@ -199,12 +199,8 @@ class World:
             await asyncio.sleep(LOOK_S)
 
     async def _watch(self) -> None:
-        since, looked_s = "0-0", time.monotonic()
+        since = "0-0"
         while True:
-            now_s = time.monotonic()
-            if now_s - looked_s > LOOK_S + STALL_S:
-                self.oracle.stalled(round(looked_s * 1e9), round(now_s * 1e9))
-            looked_s = now_s
             for entry in self._reader.entries():
                 self.oracle.read(entry)
             with contextlib.suppress(Unavailable):
@@ -214,7 +210,11 @@ class World:
                 for event in await self._registry.events(since, EVENTS_PAGE):
                     self.oracle.hear(event, time.monotonic_ns())
                     since = event.id
+            slept_ns = time.monotonic_ns()
             await asyncio.sleep(LOOK_S)
+            woke_ns = time.monotonic_ns()
+            if woke_ns - slept_ns > (LOOK_S + STALL_S) * 1e9:
+                self.oracle.stalled(slept_ns, woke_ns)
 
 
 async def _first_failure(tasks: list["asyncio.Task[None]"]) -> None:
