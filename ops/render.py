@@ -19,7 +19,7 @@ from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import PREFIX, ROOT, Settings
 from ops import page, tls
 from ops.kept import write_private
-from ops.programs import LISTENER, NGINX_SAYS, Program, nginx_command, programs
+from ops.programs import DAEMONS, LISTENER, NGINX_SAYS, Program, nginx_command, programs
 from ops.supervise import BOX_VARIABLE
 
 # Nobody listens on the discard port of the caller's own machine, so a browser that asks there learns nothing and
@@ -96,12 +96,23 @@ def render(settings: Settings, livekit_bin: Path) -> None:
         do_not_restart=EXIT_DO_NOT_RESTART,
     )
     write_private(etc / "supervisord.conf", conf)
+    write_private(etc / "prometheus.yml", prometheus_yml(settings, ROOT / "etc/prometheus/callbox.rules.yml"))
     _check_nginx(settings)
 
 
 def redis_conf(port: int, folder: Path) -> str:
     """The registry's server: on loopback, with its data in `folder`."""
     return _fill("redis.conf.tmpl", redis_port=port, redis_dir=folder)
+
+
+def prometheus_yml(settings: Settings, rules: Path) -> str:
+    """For a Prometheus on this machine, which is not one of the box's programs."""
+    return _fill(
+        "prometheus/prometheus.yml.tmpl",
+        var_dir=settings.var_dir.resolve(),
+        rules=rules,
+        health_ports=[(name, getattr(settings, f"{name}_port") + 1) for name in DAEMONS],
+    )
 
 
 def link_for_supervisorctl(settings: Settings, venv: Path, system: Path = Path("/etc/supervisord.conf")) -> None:
