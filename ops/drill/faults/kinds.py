@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 from daemons.registry import WorkerState
-from ops.drill.faults.oracle import AGENT_LEAK_S, TOLERANCE_S, WORKER_LEAK_S, Rule, Trouble
+from ops.drill.faults.oracle import AGENT_LEAK_S, REDIS, TOLERANCE_S, WORKER_LEAK_S, Rule, Trouble
 from ops.drill.faults.proxy import CLEAR, Line, Replies
 from ops.drill.faults.world import Party, World
 
@@ -42,7 +42,7 @@ CLIENTS = (*PROCESSES, "callers")
 @contextlib.contextmanager
 def _trouble(world: World, party: Party | None, *, ends_calls: bool = False) -> Iterator[None]:
     """`ends_calls`: those that an agent so struck holds."""
-    trouble = Trouble(party.worker if party else "", time.monotonic_ns(), ends_calls)
+    trouble = Trouble(party.worker if party else REDIS, time.monotonic_ns(), ends_calls)
     world.oracle.troubles.append(trouble)
     try:
         yield

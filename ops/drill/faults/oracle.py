@@ -19,7 +19,8 @@ WORKER_LEAK_S = 31.0  # a lease on a worker that is dead
 RESERVED_S = 6.0
 RESUMED_S = 1.0  # a process that was stopped finds out when it runs again
 AFTERMATH_S = 16.0  # how long after a fault a call may still end by it
-STALL_S = 1.0  # the machine stood still
+STALL_S = 0.5  # the machine stood still: a sleep, or Redis's answer, was that late
+REDIS = "redis"
 
 
 class Rule(StrEnum):
@@ -43,9 +44,9 @@ class Violation:
 
 @dataclass(slots=True)
 class Trouble:
-    """What was done to one process's way to the registry, or to the process. `ended_ns` is set when it is over."""
+    """What was done to one process, to its way to the registry, or to Redis. `ended_ns` is set when it is over."""
 
-    party: str  # a worker's name, or "" for what strikes all
+    party: str  # a worker's name, or REDIS
     began_ns: int
     may_end_calls: bool  # those that this process holds
     ended_ns: int | None = None
@@ -192,6 +193,10 @@ class Oracle:
         self.counts.stalls += 1
         self._stalls.append((began_ns, ended_ns))
 
+    def in_trouble(self, party: str, at_ns: int, after_s: float = AFTERMATH_S) -> bool:
+        """Whether a fault struck it then, or ended up to `after_s` before."""
+        return any(trouble.party == party and trouble.covers(at_ns, after_s) for trouble in self.troubles)
+
     def is_held(self, call: str, fence: int) -> bool:
         """Whether an agent works on it now, by what it wrote."""
         return (call, fence) in self._holds
@@ -239,7 +244,7 @@ class Oracle:
         if entry.note == "its caller left" or entry.call in self._hung_up:
             return
         by_fault = any(
-            trouble.may_end_calls and trouble.party in ("", entry.worker) and trouble.covers(entry.at_ns, AFTERMATH_S)
+            trouble.may_end_calls and trouble.party == entry.worker and trouble.covers(entry.at_ns, AFTERMATH_S)
             for trouble in self.troubles
         )
         if by_fault:
@@ -317,10 +322,7 @@ class Oracle:
                 continue
             hold.missing_ns = hold.missing_ns or at_ns
             late_s = (hold.alive_ns - hold.missing_ns) / 1e9
-            in_trouble = any(
-                trouble.party in ("", hold.worker) and trouble.covers(hold.missing_ns, AFTERMATH_S)
-                for trouble in self.troubles
-            )
+            in_trouble = self.in_trouble(REDIS, hold.missing_ns) or self.in_trouble(hold.worker, hold.missing_ns)
             if late_s > NOTICED_S + TOLERANCE_S and not in_trouble:
                 words = f"{lease[0]} (fence {lease[1]}) is used {late_s:.1f} s after the registry ended it"
                 self.blame(Rule.LATE, at_ns, words, (Rule.LATE, lease))
