@@ -20,7 +20,10 @@ PORTS = range(10_000, 32_000)  # below those that the kernel gives to outgoing c
 
 
 class RedisServer:
-    """Runs while inside the context, keeps its data in `folder`, and may be killed and started again meanwhile."""
+    """Runs while inside the context, keeps its data in `folder`, and may be killed and started again meanwhile.
+
+    It ends with the thread that started it, also when that is killed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,7 +44,7 @@ class RedisServer:
         conf, log = self._folder / "redis.conf", self._folder / "redis.log"
         conf.write_text(redis_conf(self.port, self._folder), encoding="utf-8")
         with log.open("ab") as file:
-            command = (system_program("redis-server"), str(conf))
+            command = ("setpriv", "--pdeathsig", "KILL", system_program("redis-server"), str(conf))
             self._process = subprocess.Popen(command, stdout=file, stderr=file)
         deadline = time.monotonic() + START_S
         while not self._answers():

@@ -2,11 +2,15 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from redis.asyncio import Redis
 
+from daemons.settings import ROOT
 from ops.redis_server import RedisServer
 from ops.run import StepFailed
 
@@ -33,3 +37,16 @@ def test_it_says_why_it_does_not_start(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     with socket.create_server(("127.0.0.1", server.port)), pytest.raises(StepFailed, match="Address already in use"):
         server.start()
+
+
+def test_it_ends_with_who_started_it(tmp_path: Path) -> None:
+    script = "import sys, pathlib; from ops.redis_server import RedisServer; " + (
+        "server = RedisServer(pathlib.Path(sys.argv[1])); server.start(); print(server.pid, flush=True); input()"
+    )
+    command = (sys.executable, "-c", script, str(tmp_path))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as starter:
+        assert starter.stdout is not None
+        server = psutil.Process(int(starter.stdout.readline()))
+        assert "redis-server" in server.name()
+        starter.kill()
+        server.wait(5)
