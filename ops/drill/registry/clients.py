@@ -7,7 +7,7 @@ retired, and bundles of a registry that has lost its data since.
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from daemons.registry import (
     Event,
     Heartbeat,
     HeartbeatStatus,
+    Member,
+    RegisterStatus,
     Renewed,
     RenewStatus,
     Snapshot,
@@ -94,7 +96,7 @@ class Clients:
         match answer:
             case Acquired(fence=int() as fence, bundle=bundle):
                 self._hold(Grant(op.args[0], fence, dict(bundle)))
-            case Swapped(member=member) if member is not None:
+            case Swapped(member=Member() as member):
                 call, fence, role = op.args[:3]
                 for grant in self.grants[call]:
                     if grant.fence == fence:
@@ -140,7 +142,8 @@ class Traffic:
         self.clients = Clients()
         self._rng = rng
         self._due: deque[Op] = deque()
-        self._silent = 0
+        self._silent = 0  # so many steps of silence are left
+        self._away: set[str] = set()  # workers that do not notice for a while that the registry has lost its data
         chances: dict[Callable[[], Op], float] = {
             self._everyone_beats: 7,
             self._everyone_renews: 4,
@@ -189,11 +192,15 @@ class Traffic:
 
     def learn(self, op: Op, answer: object) -> None:
         self.clients.learn(op, answer)
+        if op.name == Fault.LOSE_DATA:
+            self._away = set(self._rng.sample(list(FLEET), self._rng.randrange(len(FLEET) - 1)))
+        elif op.name == Fault.PASS_A_DAY and self._rng.random() < 0.5:
+            self._due.append(op)
         match answer:
             case Heartbeat(status=HeartbeatStatus.UNKNOWN) if self._rng.random() < 0.7:
                 process = self.clients.running[op.args[0]]
                 if process.boot == op.args[1]:
-                    self._due.append(self.clients.register(process))
+                    self._due.append(self.clients.register(self._as_configured(process)))
             case Heartbeat(state=WorkerState.UNHEALTHY) if self._rng.random() < 0.2:
                 self._due.extend([Op("probe", (*op.args[:2], True))] * 2)
             case Heartbeat(state=WorkerState.DRAINING) if self._rng.random() < 0.2:
@@ -201,6 +208,10 @@ class Traffic:
                 self._due.append(self.clients.register(self.clients.start(process.worker, process.role, slots=2)))
             case Renewed(status=RenewStatus.LOST) if self._rng.random() < 0.6:
                 self._due.extend(self._adopt_of(grant) for grant in self._grants_of(op.args[0], op.args[1]))
+            case Swapped(member=Member(worker=worker, boot=boot)) if self._rng.random() < 0.1:
+                self._due.extend([Op(self._rng.choice(("drain", "deregister")), (worker, boot)), op])
+            case RegisterStatus.CREATED if self._rng.random() < 0.05:
+                self._due.extend(Op("probe", (*op.args[:2], ok)) for ok in (False, False, False, True, True))
             case AdoptStatus.TAKEN if self._rng.random() < 0.6:
                 self.clients.give_up(op.args[0], op.args[1])
             case Renewed(moving=moving) if moving and self._rng.random() < 0.6:
@@ -230,7 +241,10 @@ class Traffic:
         return LEASE_TTL_MS if self._rng.random() < 0.8 else self._rng.randrange(500, LEASE_TTL_MS)
 
     def _everyone_beats(self) -> Op:
-        running, ready = self.clients.running.values(), self._rng.random() < 0.9
+        if self._rng.random() < 0.1:
+            self._away.clear()
+        running = [process for process in self.clients.running.values() if process.worker not in self._away]
+        ready = self._rng.random() < 0.9
         beats = [Op("heartbeat", (process.worker, process.boot, ready)) for process in running]
         self._due.extend(beats[1:])
         return beats[0]
@@ -252,7 +266,11 @@ class Traffic:
         if self._rng.random() < 0.4:
             role = process.role if self._rng.random() < 0.97 else self._rng.choice(("agent", "stt", "tts"))
             process = self.clients.start(process.worker, role, self._rng.choice((1, 1, 2, 3)))
-        return self.clients.register(process)
+        return self.clients.register(self._as_configured(process))
+
+    def _as_configured(self, process: Process) -> Process:
+        """Its slots are a setting, which may have become less since the registry has lost its data."""
+        return replace(process, slots=1) if self._rng.random() < 0.1 else process
 
     def _probe(self) -> Op:
         process = self._someone()

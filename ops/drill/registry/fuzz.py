@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 
+from daemons.errors import Unavailable
 from ops.drill.registry.clients import Fault, Op, Traffic
 from ops.drill.registry.invariants import Broken
 from ops.drill.registry.sides import BlockingRedis, Diverged, SideBySide
@@ -10,7 +11,7 @@ from ops.drill.registry.story import Story
 from ops.drill.registry.tally import Tally
 
 LOOK_EVERY = 20  # operations; their answers are compared each time
-FAULTS = {Fault.LOSE_DATA: 0.15, Fault.FORGET_SCRIPTS: 0.1, Fault.CHANGE_SERVER: 0.2, Fault.PASS_A_DAY: 0.05}
+FAULTS = {Fault.LOSE_DATA: 0.4, Fault.FORGET_SCRIPTS: 0.1, Fault.CHANGE_SERVER: 0.1, Fault.PASS_A_DAY: 0.05}
 
 
 def fuzz(redis: BlockingRedis, ops: int, seed: int, tally: Tally, on_done: Callable[[int], None]) -> None:
@@ -26,7 +27,7 @@ def fuzz(redis: BlockingRedis, ops: int, seed: int, tally: Tally, on_done: Calla
             story.answered(answer)
             if number % LOOK_EVERY == 0:
                 sides.look()
-        except (Diverged, Broken) as error:
+        except (Diverged, Broken, Unavailable) as error:
             raise story.failed(error) from error
         traffic.learn(op, answer)
         tally.count(op, answer)

@@ -18,6 +18,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from daemons.errors import Unavailable
 from daemons.registry import Registry
 from ops.drill.registry.clients import Fault, Op, Traffic
 from ops.drill.registry.model import RegistryModel
@@ -105,7 +106,10 @@ class Client:
             await self._redis.script_flush()
             return None
         asked_ns = time.monotonic_ns()
-        answer = await ask(self._registry, op)
+        try:
+            answer = await ask(self._registry, op)
+        except Unavailable as error:
+            raise Failed(f"{op}: {error}") from error
         answered_ns = time.monotonic_ns()
         self._traffic.learn(op, answer)
         return Done(self._registry.seq, asked_ns, answered_ns, self._said_ms, op, answer)
