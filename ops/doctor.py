@@ -208,17 +208,23 @@ def _programs(settings: Settings) -> Iterator[Finding]:
     states = {state.name: state for state in supervisord.states()}
     chosen = programs(settings)
     answers = asyncio.run(probe_all(settings, chosen))
+    held = supervisord.held()
     for program in chosen:
-        yield _program(settings, program, states.get(program.name), answers[program.name])
+        yield _program(settings, program, states.get(program.name), answers[program.name], program.name in held)
 
 
-def _program(settings: Settings, program: Program, state: State | None, answer: Readiness) -> Finding:
+def _program(settings: Settings, program: Program, state: State | None, answer: Readiness, is_held: bool) -> Finding:
     log = settings.var_dir / "log" / f"{program.name}.log"
     if state is None:
         return Finding(program.name, "wrong", "supervisord does not know it", "run `callbox up`")
     if state.state != "RUNNING":
         mend = f"read {log}; then `callbox restart {program.name}`"
-        return Finding(program.name, "wrong", f"{state.state}: {state.description}", mend)
+        said = f"{state.state}: {state.description}"
+        if is_held and state.state == "STOPPED":
+            said = "in a crash loop: the listener holds it back and starts it again within a minute"
+        elif state.state == "FATAL":
+            said += "; the listener starts it again now and then"
+        return Finding(program.name, "wrong", said, mend)
     if not answer.ready:
         mend = f"wait if it is loading; else read {log}, and `callbox restart {program.name}`"
         return Finding(program.name, "wrong", f"running, not ready: {answer.why_not}", mend)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from daemons.errors import Unavailable
 from daemons.settings import PREFIX, ROOT, Settings, environment_without_settings
@@ -86,7 +86,7 @@ class Supervisord:
         done += [f"{name} started" for name in added]
         for state in self.states():
             if state.state in {"STOPPED", "EXITED", "FATAL"}:
-                self._call("startProcess", state.name, False)
+                self._start(state.name)
                 done.append(f"{state.name} started")
         return done
 
@@ -104,7 +104,14 @@ class Supervisord:
 
     def restart(self, name: str) -> None:
         self.stop(name)
-        self._call("startProcess", name, False)
+        self._start(name)
+
+    def held(self) -> set[str]:
+        """The programs that the listener holds back, for they are in a crash loop."""
+        try:
+            return set((self._var_dir / "run/held").read_text(encoding="utf-8").split())
+        except OSError:
+            return set()
 
     def shut_down(self) -> None:
         """End supervisord with whatever it still runs. Raises StepFailed when it stays."""
@@ -139,6 +146,13 @@ class Supervisord:
             with contextlib.suppress(psutil.NoSuchProcess):
                 stray.kill()
         return [stray.pid for stray in strays]
+
+    def _start(self, name: str) -> None:
+        try:
+            self._call("startProcess", name, False)
+        except StepFailed as failure:  # the listener was quicker
+            if getattr(failure.__cause__, "faultCode", None) != Faults.ALREADY_STARTED:
+                raise
 
     def _is_a_stray(self, process: psutil.Process) -> bool:
         try:

@@ -25,8 +25,7 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from daemons import settings as settings_module
 from daemons.errors import ConfigurationError
-from daemons.health import BEAT_LIMIT_S, why_not_live
-from daemons.monitor.recovery import Change, Note, Order, Probe, Process, Program
+from daemons.monitor.recovery import Change, Note, Order, Probe, Process, Program, judged
 from daemons.registry import Registry, Snapshot, WorkerState, connect
 from daemons.settings import Settings
 from daemons.wire import ProgramEvent
@@ -36,6 +35,7 @@ log = logging.getLogger("listener")
 PROBE_TIMEOUT_S = 1.0
 REGISTRY_TIMEOUT_S = 3.0
 SUPERVISORD_TIMEOUT_S = 10.0
+LATE_S = 30.0
 MAX_HEALTH_BYTES = 2**20
 LOG_TAIL_BYTES, LOG_TAIL_LINES = 4096, 8
 CHANGED = "PROCESS_STATE_"
@@ -53,6 +53,7 @@ class Listener:
         self._programs: dict[str, Program] = {}
         self._processes: dict[str, Process] = {}
         self._registry_answers = True
+        self._is_late = True  # until a tick has shown that what is heard happens now
         self._shutting_down = False
 
     def begin(self) -> None:
@@ -77,7 +78,9 @@ class Listener:
         if self._shutting_down:
             return
         if event.startswith("TICK"):
-            self._tick()
+            self._is_late = time.time() - int(fields["when"]) > LATE_S
+            if not self._is_late:
+                self._tick()
         elif event.startswith(CHANGED) and fields["groupname"] != headers["pool"]:
             name = fields["processname"]
             change = Change(event.removeprefix(CHANGED), fields["from_state"], fields.get("expected") == "1")
@@ -85,7 +88,9 @@ class Listener:
                 log.info("%s runs, process %s", name, fields["pid"])
             elif change.to in ("EXITED", "BACKOFF") and not change.expected:
                 log.info("%s ended unexpectedly", name)
-            self._carry_out(self._program(name), self._program(name).changed(change, time.monotonic()))
+            # supervisord keeps what happened while the listener was away; only what happens now makes a crash loop.
+            if change.to != "EXITED" or change.expected or not self._is_late:
+                self._carry_out(self._program(name), self._program(name).changed(change, time.monotonic()))
         self._keep_held()
 
     def _tick(self) -> None:
@@ -224,17 +229,12 @@ class Listener:
 
 
 def look(port: int, pid: int) -> Probe:
-    """What health at this port says of the process; an answer about another process says nothing about this one."""
+    """What health at this port says of the process, in a second or two; anything but an answer is silence."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_TIMEOUT_S)
     try:
         connection.request("GET", "/health")
-        shown = json.loads(connection.getresponse().read(MAX_HEALTH_BYTES))
-        if shown["pid"] != pid:
-            return Probe()
-        loads = shown["phase"] == "loading" and shown["age_s"] <= shown["load_timeout_s"]
-        problem = None if loads else why_not_live(shown)  # a load may keep the loop from beating for long
-        return Probe(problem or "", True, shown["beat_age_s"] <= BEAT_LIMIT_S, shown["worker"], shown["boot"])
-    except (OSError, http.client.HTTPException, ValueError, TypeError, LookupError, AttributeError) as error:
+        return judged(json.loads(connection.getresponse().read(MAX_HEALTH_BYTES)), pid)
+    except (OSError, http.client.HTTPException, ValueError, TypeError, LookupError) as error:
         return Probe(f"no answer at its health port ({error or type(error).__name__})", answered=False)
     finally:
         connection.close()

@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
+from daemons.health import BEAT_LIMIT_S, why_not_live
 from daemons.wire import ProgramEvent
 
 FATAL_FIRST_S, FATAL_MOST_S = 30.0, 300.0  # waits; supervisord's own eleven tries before took a minute
@@ -167,6 +169,18 @@ class Probe:
     boot: str = ""
 
 
+def judged(shown: Mapping[str, Any], pid: int) -> Probe:
+    """What /health shows, as a probe of the process that supervisord started.
+
+    An answer about another process says nothing about this one; a load may keep the loop from beating for long.
+    """
+    if shown["pid"] != pid:
+        return Probe()
+    loads = shown["phase"] == "loading" and shown["age_s"] <= shown["load_timeout_s"]
+    problem = None if loads else why_not_live(dict(shown))
+    return Probe(problem or "", True, shown["beat_age_s"] <= BEAT_LIMIT_S, shown["worker"], shown["boot"])
+
+
 class Process:
     """One process of a daemon, for as long as it lives: whether it is stalled, and how it is ended then.
 
@@ -175,7 +189,7 @@ class Process:
 
     def __init__(self, pid: int, now_s: float) -> None:
         self.pid = pid
-        self.last = Probe(answered=False)  # the last that was answered
+        self.last = Probe(answered=False)  # the last that was answered, by this process itself
         self.stalled_at_s: float | None = None
         self._born_s = now_s
         self._bad_since_s: float | None = None
@@ -184,7 +198,7 @@ class Process:
 
     def is_stalled(self, probe: Probe, now_s: float) -> bool:
         """True once, when this probe makes it so. Never on one bad probe."""
-        if probe.answered:
+        if probe.answered and probe.boot:
             self.last = probe
         if not probe.problem:
             self._bad_since_s, self._bad_probes = None, 0

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from daemons.errors import Unavailable
+from daemons.monitor.listener import Listener, look
 from daemons.registry import AcquireStatus, Event, Registry, WorkerState, connect
 from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import ROOT, Settings
@@ -40,7 +42,7 @@ directory={root}
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 [eventlistener:listener]
-command={python} -m tests.monitor.quick_listener tts
+command={python} -m tests.monitor.quick_listener tts stt
 environment={environment}
 events=PROCESS_STATE,SUPERVISOR_STATE_CHANGE_STOPPING,TICK_5
 buffer_size=1000
@@ -65,16 +67,18 @@ stdout_logfile={folder}/{name}.log
 class Box:
     """A supervisord with a listener, a Redis, and what is to fail.
 
-    `gives-up` and `loops` end at once until `mended`; `retired` asks not to be restarted; `tts` is a real daemon.
+    `gives-up` and `loops` end at once until `mended`; `retired` asks not to be restarted; `tts` and `stt` are two real
+    daemons of the same role.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.redis = RedisServer(folder)
-        self.tts_port = free_pair()
-        settings = {"var_dir": folder, "redis_url": self.redis.url, "tts_port": self.tts_port}
-        environment = ",".join(f'CALLBOX_{name.upper()}="{value}"' for name, value in settings.items())
-        self.supervisord = Supervisord(Settings(var_dir=folder, redis_url=self.redis.url))
+        self.ports = {"tts": free_pair(), "stt": free_pair()}
+        self.settings = Settings(var_dir=folder, redis_url=self.redis.url)
+        self.supervisord = Supervisord(self.settings)
+        settings = {"var_dir": folder, "redis_url": self.redis.url}
+        environment = _environment(**settings, **{f"{name}_port": port for name, port in self.ports.items()})
         (folder / "run").mkdir()
         (folder / "etc").mkdir()
         head = HEAD.format(
@@ -87,7 +91,10 @@ class Box:
             "loops": (0, until_mended.format(folder, "loops")),
             "retired": (1, f"sleep 1.2; exit {EXIT_DO_NOT_RESTART}"),
         }
-        sections = [self._section(name, 1, f"{sys.executable} -m tests.tiny_daemon", environment) for name in ("tts",)]
+        daemon = f"{sys.executable} -m tests.tiny_daemon"
+        sections = [
+            self._section(name, 1, daemon, _environment(**settings, tts_port=port)) for name, port in self.ports.items()
+        ]
         sections += [self._section(name, s, f"sh -c '{script}'", environment) for name, (s, script) in programs.items()]
         self.supervisord.conf.write_text(head + "".join(sections))
 
@@ -110,6 +117,9 @@ class Box:
 
     def is_in(self, program: str, state: str) -> bool:
         return self.state(program).state == state
+
+    def worker(self, program: str) -> str:
+        return f"127.0.0.1:{self.ports[program]}"
 
     def mend(self, program: str) -> None:
         (self.folder / f"{program}.mended").touch()
@@ -203,49 +213,56 @@ async def test_what_a_person_stops_stays_stopped(box: Box) -> None:
     }
 
 
-async def test_a_daemon_that_hangs_for_a_moment_is_left_alone(box: Box, registry: Registry) -> None:
-    await until(lambda: state_is(registry, box, WorkerState.AVAILABLE), SOON_S)
-    pid = box.state("tts").pid
+async def test_a_daemon_that_hangs_is_restarted_and_one_that_does_for_a_moment_is_not(
+    box: Box, registry: Registry
+) -> None:
+    for program in ("tts", "stt"):
+        await until(lambda name=program: state_is(registry, box, name, WorkerState.AVAILABLE), SOON_S)  # type: ignore[misc]
+    await asyncio.gather(hangs_for_a_moment(box, registry), hangs(box, registry))
+
+
+async def hangs_for_a_moment(box: Box, registry: Registry) -> None:
+    (worker,) = [one for one in (await registry.snapshot()).workers if one.worker == box.worker("stt")]
+    await registry.drain(worker.worker, worker.boot)  # no place for the call of the other
+    pid = box.state("stt").pid
     for signum, for_s in ((signal.SIGSTOP, 16), (signal.SIGCONT, TWO_TICKS_S)):  # not live for 6 s: one tick or two
         os.kill(pid, signum)
         await asyncio.sleep(for_s)
-    assert box.state("tts").pid == pid
-    assert await told(registry, "tts") == []
-    await until(lambda: state_is(registry, box, WorkerState.AVAILABLE), SOON_S)
+    assert box.state("stt").pid == pid
+    assert await told(registry, "stt") == []
 
 
-async def test_a_daemon_that_hangs_is_drained_and_restarted(box: Box, registry: Registry) -> None:
+async def hangs(box: Box, registry: Registry) -> None:
     """Its call moves to another worker before it is killed."""
-    await until(lambda: state_is(registry, box, WorkerState.AVAILABLE), SOON_S)
     before = await registry.acquire("call-1", ["tts"])
     assert before.status is AcquireStatus.GRANTED
-    assert before.fence is not None
-    assert before.bundle["tts"].worker == worker_of(box)
+    fence = before.fence or 0
+    assert before.bundle["tts"].worker == box.worker("tts")
     await registry.register("other:1", "b", "tts", "http://other:1", 1)
     pid = box.state("tts").pid
     moved_to = ""
 
-    async def live() -> None:
+    async def hold() -> None:
         nonlocal moved_to
         while True:
             await registry.heartbeat("other:1", "b", ready=True)
-            if (await registry.renew("call-1", before.fence or 0)).moving and not moved_to:
+            if (await registry.renew("call-1", fence)).moving and not moved_to:
                 assert box.state("tts").pid == pid, "it was killed before its call could move"
-                swapped = await registry.swap("call-1", before.fence or 0, "tts")
+                swapped = await registry.swap("call-1", fence, "tts")
                 moved_to = swapped.member.worker if swapped.member else ""
             await asyncio.sleep(0.5)
 
-    living = asyncio.create_task(live())
+    holding = asyncio.create_task(hold())
     try:
         os.kill(pid, signal.SIGSTOP)
         await until(lambda: box.state("tts").pid not in (0, pid), 60)
-        await until(lambda: state_is(registry, box, WorkerState.AVAILABLE), SOON_S)
-        assert not living.done(), living
+        await until(lambda: state_is(registry, box, "tts", WorkerState.AVAILABLE), SOON_S)
+        assert not holding.done(), holding
     finally:
-        living.cancel()
+        holding.cancel()
     assert moved_to == "other:1"
     stalled, restarted = await told(registry, "tts")
-    assert (stalled.kind, stalled.data["worker"]) == ("stalled", worker_of(box))
+    assert (stalled.kind, stalled.data["worker"]) == ("stalled", box.worker("tts"))
     assert "no beat for" in stalled.data["why"]
     assert (restarted.kind, restarted.data["signal"]) == ("program_restarted", "SIGKILL")
     assert int(restarted.data["after_s"]) < 10, "no longer than its call needed to move"
@@ -267,10 +284,41 @@ async def test_it_goes_on_without_the_registry(box: Box) -> None:
     assert box.state("listener").pid == pid
 
 
-def worker_of(box: Box) -> str:
-    return f"127.0.0.1:{box.tts_port}"
+def test_what_is_heard_of_late_is_no_crash_loop(box: Box) -> None:
+    """A listener that was stopped for an hour hears of that hour in a second."""
+    box.mend("loops")
+    box.supervisord.restart("loops")
+    listener = Listener(box.settings, [])
+    ended = {"processname": "loops", "groupname": "loops", "from_state": "RUNNING", "expected": "0", "pid": "1"}
+    for age_s, state in ((3600, "RUNNING"), (0, "STOPPED")):
+        listener.heard({"eventname": "TICK_5", "pool": "listener"}, {"when": str(int(time.time()) - age_s)})
+        for _ in range(5):
+            listener.heard({"eventname": "PROCESS_STATE_EXITED", "pool": "listener"}, ended)
+        asyncio.run(until(lambda wanted=state: box.is_in("loops", wanted), SOON_S))  # type: ignore[misc]
+    assert box.supervisord.held() == {"loops"}
 
 
-async def state_is(registry: Registry, box: Box, state: WorkerState) -> bool:
+async def test_what_answers_at_a_health_port_may_be_anything() -> None:
+    answers = [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n\r\n<html>", b"HTTP/1.1 200 OK\r\n\r\n[1]"]
+    answers += [b'HTTP/1.1 200 OK\r\n\r\n{"pid": 1}', b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"]
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answers[-1])
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        while answers:
+            seen = await asyncio.to_thread(look, port, 1)
+            assert not seen.answered, answers[-1]
+            assert seen.problem
+            answers.pop()
+
+
+def _environment(**settings: object) -> str:
+    return ",".join(f'CALLBOX_{name.upper()}="{value}"' for name, value in settings.items())
+
+
+async def state_is(registry: Registry, box: Box, program: str, state: WorkerState) -> bool:
     workers = (await registry.snapshot()).workers
-    return any(worker.worker == worker_of(box) and worker.state is state for worker in workers)
+    return any(worker.worker == box.worker(program) and worker.state is state for worker in workers)

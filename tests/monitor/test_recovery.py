@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from daemons.health import Block
 from daemons.monitor import recovery
-from daemons.monitor.recovery import WORDS, Change, Note, Order, Probe, Process, Program
+from daemons.monitor.recovery import WORDS, Change, Note, Order, Probe, Process, Program, judged
 from daemons.wire import ProgramEvent
 
 DEAD = Probe("no beat for 12.0 s", beats=False, worker="w:1", boot="b")
@@ -225,6 +226,24 @@ def test_what_drains_is_ended_even_if_it_recovers() -> None:
     stalls_at(process, [STUCK] * 3)
     assert not process.is_stalled(WELL, 12)
     assert process.signal(lambda: False, 13) == "TERM"
+
+
+def test_another_process_at_its_port_says_nothing_of_it() -> None:
+    shown = {**Block().read()[0], "pid": 7, "worker": "w:1", "boot": "b", "phase": "ready", "load_timeout_s": 300}
+    hangs = shown | {"beat_age_s": 12.0}
+    assert judged(shown, 7) == WELL
+    assert judged(hangs, 7) == DEAD
+    assert judged(hangs, 8) == Probe()
+    process = Process(8, 0)
+    assert stalls_at(process, [judged(hangs, 8)] * 30) == []
+    assert not process.last.answered
+
+
+def test_a_load_may_keep_it_from_beating_within_its_limit() -> None:
+    shown = {**Block().read()[0], "pid": 7, "worker": "w:1", "boot": "b", "load_timeout_s": 300, "beat_age_s": 60.0}
+    assert shown["phase"] == "loading"
+    assert judged(shown | {"age_s": 200.0}, 7).problem == ""
+    assert judged(shown | {"age_s": 301.0}, 7).problem == "no beat for 60.0 s"
 
 
 def test_one_that_is_well_gets_no_signal() -> None:

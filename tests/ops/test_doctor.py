@@ -10,7 +10,8 @@ from daemons import settings as settings_module
 from daemons.settings import Settings
 from ops import doctor, models, ports, status
 from ops.cli import app
-from ops.programs import programs
+from ops.programs import Readiness, programs
+from ops.supervise import State
 from tests.ops.conftest import MakeSettings
 from tests.ports import free_port
 
@@ -55,6 +56,20 @@ def test_a_damaged_model_is_found_by_its_checksum(settings: Settings) -> None:
     finding = findings(settings)["model silero-v6"]
     assert "wrong checksum: silero_vad.onnx" in finding.text
     assert finding.mend.startswith("rm ")
+
+
+def test_a_program_that_the_listener_sees_to_is_told_from_one_that_waits_for_a_person(settings: Settings) -> None:
+    tts = next(program for program in programs(settings) if program.name == "tts")
+
+    def said(state: str, is_held: bool) -> str:
+        found = doctor._program(settings, tts, State("tts", state, 0, 1, "Nov 22"), Readiness(False), is_held)
+        assert found.verdict == "wrong"
+        return found.text
+
+    assert "the listener holds it back" in said("STOPPED", is_held=True)
+    assert said("STOPPED", is_held=False) == "STOPPED: Nov 22"
+    assert "the listener starts it again" in said("FATAL", is_held=False)
+    assert said("EXITED", is_held=False) == "EXITED: Nov 22"
 
 
 def test_readable_secrets_are_found(settings: Settings) -> None:
