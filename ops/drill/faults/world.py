@@ -13,7 +13,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
+
 from daemons.errors import Unavailable
+from daemons.monitor.server import problem_of
 from daemons.ports import listeners
 from daemons.registry import Snapshot, WorkerRecord, WorkerState, connect
 from daemons.runtime import EXIT_DO_NOT_RESTART
@@ -34,7 +37,7 @@ CALLERS = 8
 QUEUE_MAX = 6
 LOOK_S = 0.25
 EVENTS_PAGE = 500
-START_S = 30.0
+START_S = 60.0
 RESTART_S = 0.2
 
 
@@ -131,7 +134,7 @@ class World:
             tasks = [asyncio.create_task(self._keep_up(party, journal)) for party in self.parties if party.port]
             tasks.append(asyncio.create_task(self._watch()))
             stack.push_async_callback(_ended, tasks)
-            await self.until_all_available(START_S)
+            await self._until_all_well()
             callers = Callers(
                 callers_registry, ROLES, QUEUE_MAX, is_held=self.oracle.is_held, hang_up=self.oracle.hung_up
             )
@@ -197,6 +200,16 @@ class World:
             if time.monotonic() > deadline:
                 raise StepFailed(f"{self.name}: {', '.join(missing)} did not come up in {limit_s:g} s")
             await asyncio.sleep(LOOK_S)
+
+    async def _until_all_well(self) -> None:
+        """Also their health processes, which start later than their workers. Raises StepFailed."""
+        await self.until_all_available(START_S)
+        deadline = time.monotonic() + START_S
+        async with aiohttp.ClientSession() as http:
+            while problems := [problem for record in self.records() if (problem := await problem_of(http, record))]:
+                if time.monotonic() > deadline:
+                    raise StepFailed(f"{self.name}: {problems[0]}")
+                await asyncio.sleep(LOOK_S)
 
     async def _watch(self) -> None:
         since = "0-0"
