@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 
 from daemons.errors import Unavailable
-from daemons.monitor.server import problem_of
+from daemons.monitor.probe import problem_of
 from daemons.ports import listeners
 from daemons.registry import Snapshot, WorkerRecord, WorkerState, connect
 from daemons.runtime import EXIT_DO_NOT_RESTART
