@@ -1,6 +1,7 @@
 """A run of the drill: the server that it needs, and what it amounts to."""
 
 import asyncio
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,12 +12,12 @@ from ops.drill.registry.sides import BlockingRedis
 from ops.drill.registry.story import Failed
 from ops.drill.registry.tally import Tally
 from ops.figures import Bound, Report
-from ops.progress import console, count_bar
+from ops.progress import count_bar
 from ops.redis_server import RedisServer
 
 
 def drill(ops: int, seed: int, clients: int) -> Report:
-    """Says at once what went wrong."""
+    """What went wrong is said at once."""
     started, tally, wrong = time.monotonic(), Tally(), 0
     with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as server:
         redis = BlockingRedis(server.port)
@@ -29,10 +30,9 @@ def drill(ops: int, seed: int, clients: int) -> Report:
                     asyncio.run(many(server.url, clients, ops, seed, tally, on_done))
         except Failed as failed:
             wrong = 1
-            again = "" if clients == 1 else " (it will not come in the same order)"
-            console.print(
-                f"{failed}\n\nrepeat it with --ops {ops} --seed {seed} --clients {clients}{again}", markup=False
-            )
+            again = "the same again" if clients == 1 else "something like it"
+            command = f"callbox drill registry --ops {ops} --seed {seed} --clients {clients}"
+            sys.stderr.write(f"{failed}\n\n{again}: {command}\n")  # stdout is for the report
         finally:
             redis.close()
     return _report(tally, ops, seed, clients, wrong, time.monotonic() - started)
