@@ -53,6 +53,7 @@ TIMEOUT_S = 1.0
 PING_EVERY_S = 5.0
 LEASE_TTL_MS = 15_000
 MAX_NOTE_FIELDS, MAX_NOTE_CHARS = 16, 500
+EVENT_FIELDS = frozenset({"kind", "seq", "at"})
 
 Now = Callable[[], int | Awaitable[int]]
 
@@ -186,6 +187,8 @@ class Registry:
         """A line in the audit log by someone who watches from outside: `fields` as `Event.data` shows them."""
         if len(fields) > MAX_NOTE_FIELDS:
             raise BadRequest(f"a note has at most {MAX_NOTE_FIELDS} fields, not {len(fields)}")
+        if taken := EVENT_FIELDS.intersection(fields):
+            raise BadRequest(f"each entry has its own {', '.join(sorted(taken))}; a note cannot say otherwise")
         await self._run("note", kind, json.dumps({name: text[:MAX_NOTE_CHARS] for name, text in fields.items()}))
 
     async def reap(self) -> Reaped:
@@ -315,5 +318,5 @@ def _call_record(raw: Mapping[str, Any]) -> CallRecord:
 
 
 def _event(entry_id: str, fields: Mapping[str, str]) -> Event:
-    data = {name: value for name, value in fields.items() if name not in ("kind", "seq", "at")}
+    data = {name: value for name, value in fields.items() if name not in EVENT_FIELDS}
     return Event(entry_id, fields["kind"], int(fields["seq"]), int(fields["at"]), data)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from daemons.errors import Unavailable
+from daemons.errors import BadRequest, Unavailable
 from daemons.registry import AcquireStatus, Registry, RenewStatus, connect
 from tests.ports import free_port
 from tests.redis_server import RedisServer
@@ -121,6 +121,13 @@ async def test_the_audit_log_tells_what_happened_in_order(box: Box) -> None:
     sequence = [event.seq for event in await box.registry.events()]
     assert sequence == sorted(sequence)
     assert [event.kind for event in await box.registry.events(count=2)] == kinds[:2]
+
+
+@pytest.mark.parametrize("name", ["kind", "seq", "at"])
+async def test_a_note_cannot_pass_for_another_entry(box: Box, name: str) -> None:
+    with pytest.raises(BadRequest, match=name):
+        await box.registry.note("fatal", {"program": "tts", name: "1"})
+    assert await box.registry.events() == ()
 
 
 async def test_every_script_has_its_place_in_one_sequence(box: Box, redis_url: str) -> None:
