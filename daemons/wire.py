@@ -12,6 +12,9 @@ SLOT = "X-Slot"
 FENCE = "X-Fence"
 BOOT = "X-Boot"
 
+# A request's `Priority`, where its body has no place for one; committed without it
+PRIORITY = "X-Priority"
+
 # Proves to the token server whose call it is
 CALL_SECRET = "X-Call-Secret"  # noqa: S105 - a header's name
 
@@ -126,12 +129,16 @@ stt_reply: TypeAdapter[SttReply] = TypeAdapter(SttReply)
 
 
 class TtsText(Message):
-    """More text of request `id`; the first one opens it."""
+    """More text of request `id`; the first one opens it.
+
+    When the first one names a trace, what is made for the request can be had from /tts/traces/<trace>.wav for a while.
+    """
 
     type: Literal["text"] = "text"
     id: int
     text: Annotated[str, Field(max_length=4000)]
     priority: Priority = "committed"
+    trace: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] | None = None
 
 
 class TtsFlush(Message):

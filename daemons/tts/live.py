@@ -33,8 +33,13 @@ class LiveTts:
     """One connection, and the requests that are open on it."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, outlet: Outlet, make_speech: Callable[[], Speech], endings: Endings
+        self,
+        socket: web.WebSocketResponse,
+        outlet: Outlet,
+        make_speech: Callable[[str | None], Speech],
+        endings: Endings,
     ) -> None:
+        """`make_speech` is given the name of the trace that keeps the audio, if there is one."""
         self._socket = socket
         self._outlet = outlet
         self._make_speech = make_speech
@@ -78,7 +83,7 @@ class LiveTts:
         request = self._open.get(message.id)
         if isinstance(message, wire.TtsText):
             if request is None:
-                request = self._begin(message.id)
+                request = self._begin(message.id, message.trace)
             elif request.ended:
                 raise BadRequest(f"request {message.id} has been ended; more text needs another id")
             request.speech.priority = message.priority
@@ -96,13 +101,13 @@ class LiveTts:
             self._stop(request)
             await self._send_done(request, "cancelled")
 
-    def _begin(self, request_id: int) -> _Request:
+    def _begin(self, request_id: int, trace: str | None) -> _Request:
         if request_id <= self._last_id:
             raise BadRequest(f"request {request_id} is over; ids must grow")
         if len(self._open) >= MAX_OPEN:
             raise BadRequest(f"{MAX_OPEN} requests are open already")
         self._last_id = request_id
-        request = self._open[request_id] = _Request(request_id, self._make_speech())
+        request = self._open[request_id] = _Request(request_id, self._make_speech(trace))
         request.task = task = asyncio.create_task(self._speak(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -2,16 +2,15 @@
 
 import asyncio
 import secrets
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import numpy as np
 from aiohttp import web
 from prometheus_client import ProcessCollector
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from daemons.audio import TTS_RATE_HZ, Pcm, Samples, wav_bytes
+from daemons.audio import TTS_RATE_HZ, Samples
 from daemons.errors import BadRequest
 from daemons.runtime import Runtime
 from daemons.streams import (
@@ -24,20 +23,25 @@ from daemons.streams import (
     to_whoever_is_there,
     while_connected,
 )
+from daemons.tts.encode import CONTENT_TYPES, FORMATS, LENGTH_AHEAD, AudioFormat, Encoder, encoded, stream_encoder
 from daemons.tts.engine import ENGINES
+from daemons.tts.kept import Kept
 from daemons.tts.live import LiveTts
+from daemons.tts.resume import RecentStreams
 from daemons.tts.speech import Speech, SpeechMetrics, Voice
+from daemons.tts.traces import TracedSpeech, Traces
+from daemons.tts.vibevoice import VibeVoiceStream
 from daemons.worker import EngineWorker
 
 WARM_UP_TEXT = "Hello, this is a test."
 CHUNK_SAMPLES = 4096
 STATS_KEPT = 256
+STATS_KEPT_S = 3600.0
 MAX_MESSAGE_BYTES = 64 * 1024
 # Clients of OpenAI's own service name its voices; here they all mean the one that is loaded.
 OPENAI_VOICES = frozenset(
     ["alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse"]
 )
-UNKNOWN_LENGTH = 0xFFFFFFFF
 
 Speed = Annotated[float, Field(ge=0.5, le=2.0)]
 
@@ -57,11 +61,18 @@ class SpeechBody(BaseModel):
 
     input: Annotated[str, Field(min_length=1, max_length=4096)]
     voice: str | None = None
-    response_format: Literal["wav", "pcm"] = "wav"
+    response_format: AudioFormat = "mp3"
     speed: Speed = 1.0
     stream: bool = False
     stream_format: Literal["audio"] = "audio"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @field_validator("response_format", mode="before")
+    @classmethod
+    def _can_be_made(cls, name: object) -> object:
+        if isinstance(name, str) and name not in FORMATS:
+            raise ValueError(f"{name!r} cannot be made here; {', '.join(FORMATS)} can")
+        return name
 
 
 class TtsService(EngineWorker):
@@ -70,7 +81,9 @@ class TtsService(EngineWorker):
         super().__init__(runtime, "tts", threads=1)
         self._voice = Voice(ENGINES[settings.tts_engine](settings), self.lane, SpeechMetrics(runtime.metrics))
         ProcessCollector(registry=runtime.metrics)
-        self._stats: OrderedDict[str, dict[str, object]] = OrderedDict()
+        self._stats: Kept[dict[str, object]] = Kept(count=STATS_KEPT, age_s=STATS_KEPT_S)
+        self._traces = Traces()
+        self._recent = RecentStreams()
         self._name = f"{settings.tts_engine}/{settings.tts_voice}"
 
     async def load(self) -> str:
@@ -84,50 +97,77 @@ class TtsService(EngineWorker):
             web.get("/tts/live", self.live),
             web.post("/tts/stream", to_whoever_is_there(self.stream)),
             web.get("/tts/stats/{id}", self.stats),
+            web.get("/tts/traces/{id}.wav", self.trace),
+            web.get("/stream", self.vibevoice),
+            web.get("/config", self.config),
             web.post("/v1/audio/speech", to_whoever_is_there(self.speech)),
         ]
 
     async def live(self, request: web.Request) -> web.StreamResponse:
         async with self.admit(request) as work:
-            socket = web.WebSocketResponse(
-                timeout=WS_CLOSE_TIMEOUT_S, heartbeat=WS_HEARTBEAT_S, compress=False, max_msg_size=MAX_MESSAGE_BYTES
-            )
+            socket = _socket()
             await socket.prepare(request)
             outlet = Outlet(request)
-            session = LiveTts(socket, outlet, lambda: Speech(self._voice, work), self.endings)
-            await serve_socket(socket, outlet, session.run())
+
+            def make_speech(trace: str | None) -> Speech:
+                if trace is None:
+                    return Speech(self._voice, work)
+                return TracedSpeech(self._voice, work, self._traces, trace)
+
+            await serve_socket(socket, outlet, LiveTts(socket, outlet, make_speech, self.endings).run())
             return socket
+
+    async def vibevoice(self, request: web.Request) -> web.StreamResponse:
+        socket = _socket(autoclose=False)
+        await socket.prepare(request)
+        stream = VibeVoiceStream(
+            socket, Outlet(request), self._voice, self._recent, self.endings, lambda: self.admit(request)
+        )
+        await stream.run(request.query)
+        return socket
+
+    async def config(self, _: web.Request) -> web.Response:
+        """What VibeVoice's page asks for first."""
+        voice = self._voice.engine.voice
+        return web.json_response({"voices": [voice], "default_voice": voice})
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         body = await read_json(request, StreamBody)
         self._check_voice(body.speaker)
         async with self.admit(request) as work:
             speech = Speech(self._voice, work, seed=body.seed, speed=body.speed)
-            return await self._stream(request, speech, body.text, wav=False)
+            return await self._stream(request, speech, body.text, "pcm")
 
     async def speech(self, request: web.Request) -> web.StreamResponse:
         body = await read_json(request, SpeechBody)
         if body.voice not in OPENAI_VOICES:
             self._check_voice(body.voice)
-        wav = body.response_format == "wav"
         async with self.admit(request) as work:
             speech = Speech(self._voice, work, seed=body.seed, speed=body.speed)
-            if wav and not body.stream:
-                return await self._whole_wav(request, speech, body.input)
-            return await self._stream(request, speech, body.input, wav=wav)
+            whole = body.response_format in LENGTH_AHEAD and not body.stream
+            send = self._whole if whole else self._stream
+            return await send(request, speech, body.input, body.response_format)
 
     async def stats(self, request: web.Request) -> web.Response:
         kept = self._stats.get(request.match_info["id"])
         if kept is None:
-            raise web.HTTPNotFound(text="no such stream; the figures of the last few hundred are kept")
+            raise web.HTTPNotFound(text="no such stream; the figures of the last few hundred are kept for an hour")
         return web.json_response(kept)
 
-    async def _stream(self, request: web.Request, speech: Speech, text: str, *, wav: bool) -> web.StreamResponse:
+    async def trace(self, request: web.Request) -> web.Response:
+        wav = self._traces.wav(request.match_info["id"])
+        if wav is None:
+            raise web.HTTPNotFound(text="nothing is kept for this trace; audio is kept for some minutes, if asked for")
+        return web.Response(body=wav, content_type="audio/wav")
+
+    async def _stream(
+        self, request: web.Request, speech: Speech, text: str, audio_format: AudioFormat
+    ) -> web.StreamResponse:
         """Audio as it is made. A stream that fails is cut off, so that no client takes a part for the whole."""
-        stream_id = secrets.token_hex(8)
-        response = web.StreamResponse(headers={"X-Stream-Id": stream_id, "X-Sample-Rate": str(TTS_RATE_HZ)})
-        response.content_type = "audio/wav" if wav else "audio/pcm"
-        outlet = Outlet(request)
+        stream_id, headers = _stream_headers()
+        response = web.StreamResponse(headers=headers)
+        response.content_type = CONTENT_TYPES[audio_format]
+        outlet, encoder = Outlet(request), stream_encoder(audio_format)
         speech.write(text)
         speech.end()
         with self.endings.counted():
@@ -136,12 +176,10 @@ class TtsService(EngineWorker):
                     async for spoken in speech:
                         if not response.prepared and len(spoken.samples):
                             await response.prepare(request)
-                            if wav:
-                                await response.write(endless_wav_header())
-                        await _write(response, outlet, spoken.samples)
+                        await _write(response, outlet, encoder, spoken.samples)
                     if not response.prepared:
                         raise BadRequest("there is nothing to say in this text")
-                    await response.write_eof()
+                    await response.write_eof(await encoder.end())
             except (asyncio.CancelledError, Exception) as error:
                 if not response.prepared:
                     raise
@@ -150,40 +188,51 @@ class TtsService(EngineWorker):
         self._keep_stats(stream_id, speech)
         return response
 
-    async def _whole_wav(self, request: web.Request, speech: Speech, text: str) -> web.Response:
+    async def _whole(self, request: web.Request, speech: Speech, text: str, audio_format: AudioFormat) -> web.Response:
+        stream_id, headers = _stream_headers()
         speech.write(text)
         speech.end()
         with self.endings.counted():
             async with while_connected(request):
                 samples = np.concatenate([np.zeros(0, np.int16), *[spoken.samples async for spoken in speech]])
-            if not len(samples):
-                raise BadRequest("there is nothing to say in this text")
-        return web.Response(body=wav_bytes(Pcm(samples, TTS_RATE_HZ)), content_type="audio/wav")
+                if not len(samples):
+                    raise BadRequest("there is nothing to say in this text")
+                file = await encoded(audio_format, samples)
+        self._keep_stats(stream_id, speech)
+        return web.Response(body=file, content_type=CONTENT_TYPES[audio_format], headers=headers)
 
     def _keep_stats(self, stream_id: str, speech: Speech) -> None:
         ttfa_s = speech.ttfa_s or 0.0
-        self._stats[stream_id] = {
+        figures = {
             "samples": speech.samples,
             "ttfa_ms": round(ttfa_s * 1000, 2),
             "rtf": round(speech.rtf or 0.0, 4),
             "stages": speech.stages,
         }
-        while len(self._stats) > STATS_KEPT:
-            self._stats.popitem(last=False)
+        self._stats.keep(stream_id, figures)
 
     def _check_voice(self, name: str | None) -> None:
         if name not in (None, self._voice.engine.voice):
             raise BadRequest(f"there is no voice {name!r} here; the voice is {self._voice.engine.voice!r}")
 
 
-async def _write(response: web.StreamResponse, outlet: Outlet, samples: Samples) -> None:
+def _socket(*, autoclose: bool = True) -> web.WebSocketResponse:
+    return web.WebSocketResponse(
+        timeout=WS_CLOSE_TIMEOUT_S,
+        heartbeat=WS_HEARTBEAT_S,
+        compress=False,
+        max_msg_size=MAX_MESSAGE_BYTES,
+        autoclose=autoclose,
+    )
+
+
+def _stream_headers() -> tuple[str, dict[str, str]]:
+    stream_id = secrets.token_hex(8)
+    return stream_id, {"X-Stream-Id": stream_id, "X-Sample-Rate": str(TTS_RATE_HZ)}
+
+
+async def _write(response: web.StreamResponse, outlet: Outlet, encoder: Encoder, samples: Samples) -> None:
     for at in range(0, len(samples), CHUNK_SAMPLES):
-        await outlet.room()
-        await response.write(samples[at : at + CHUNK_SAMPLES].tobytes())
-
-
-def endless_wav_header() -> bytes:
-    """Of a WAV whose length is not known yet; players then read to the end of the stream."""
-    header = bytearray(wav_bytes(Pcm(np.zeros(0, np.int16), TTS_RATE_HZ)))
-    header[4:8] = header[40:44] = UNKNOWN_LENGTH.to_bytes(4, "little")
-    return bytes(header)
+        if piece := await encoder.write(samples[at : at + CHUNK_SAMPLES]):
+            await outlet.room()
+            await response.write(piece)

@@ -24,7 +24,9 @@ async def test_what_the_voice_says_is_understood(
     with WorkerProcess("stt", redis_url, tmp_path_factory.mktemp("stt")) as stt:
         async with aiohttp.ClientSession() as session:
             for sentence in SENTENCES:
-                async with session.post(f"{tts.url}/v1/audio/speech", json={"input": sentence}) as response:
+                async with session.post(
+                    f"{tts.url}/v1/audio/speech", json={"input": sentence, "response_format": "wav"}
+                ) as response:
                     wav = await response.read()
                 form = aiohttp.FormData({"response_format": "text"})
                 form.add_field("file", wav, filename="speech.wav")

@@ -41,7 +41,7 @@ async def port(metrics: CollectorRegistry) -> AsyncIterator[int]:
         await door.prepare(request)
         outlet = Outlet(request)
         work = Work(0, None, Block())
-        await serve_socket(door, outlet, LiveTts(door, outlet, lambda: Speech(voice, work), endings).run())
+        await serve_socket(door, outlet, LiveTts(door, outlet, lambda _: Speech(voice, work), endings).run())
         return door
 
     app = web.Application()
