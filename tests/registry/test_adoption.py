@@ -1,5 +1,7 @@
 """What a holder may give back to a registry that lost its data, and what it may not."""
 
+from dataclasses import replace
+
 import pytest
 
 from daemons.registry import Acquired, AcquireStatus, AdoptStatus, CallState, Member, RenewStatus
@@ -72,6 +74,15 @@ async def test_adopt_gives_back_what_was_reserved_for_the_call_meanwhile(box: Bo
 async def test_an_expected_worker_serves_nobody_yet(box: Box) -> None:
     await box.registry.adopt("c", 8, {"tts": member_of("t:1", "b", 8)}, TTL_MS)
     assert await box.acquire("other") == Acquired(AcquireStatus.UNAVAILABLE, role="tts")
+    assert (await box.worker("t:1")).slots == 1, "as many as are known of"
+
+
+async def test_adopt_leaves_a_slot_that_the_worker_does_not_have_to_swap(box: Box) -> None:
+    boot = await box.up("t:1", "tts", slots=1)
+    second = replace(member_of("t:1", boot, 8), slot=1)
+    assert await box.registry.adopt("c", 8, {"tts": second}, TTL_MS) is AdoptStatus.OK
+    assert (await box.worker("t:1")).leases == ()
+    assert (await box.renew("c", 8)).moving == ("tts",)
 
 
 async def test_adopt_takes_no_slot_below_its_highest_fence(box: Box) -> None:

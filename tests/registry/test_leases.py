@@ -102,6 +102,38 @@ async def test_a_lease_ends_when_nobody_renews_it(box: Box) -> None:
     assert (await box.worker("t:1")).leases == ()
 
 
+async def test_whoever_asks_sees_until_when_a_lease_was_renewed(box: Box) -> None:
+    boot = await box.up("t:1", "tts")
+    fence = await box.grant("c")
+    box.time.ms += 1500
+    await box.renew("c", fence)
+    until_ms = box.time.ms + TTL_MS
+    assert (await box.registry.lookup("c")).expires_ms == until_ms
+    assert (await box.registry.heartbeat("t:1", boot, ready=True)).leases[0].expires_ms == until_ms
+
+
+async def test_roles_come_in_one_order(box: Box) -> None:
+    await everything_up(box)
+    granted = await box.acquire("c", *ROLES)
+    assert granted.fence is not None
+    for role in ("tts", "llm", "stt"):
+        await box.registry.drain(f"{role}:1", box.boot(f"{role}:1"))
+    assert (await box.renew("c", granted.fence)).moving == ("llm", "stt", "tts")
+    await box.redis.flushall()
+    await box.registry.adopt("c", granted.fence, granted.bundle, TTL_MS)
+    assert (await box.registry.snapshot()).calls[0].roles == tuple(sorted(ROLES))
+
+
+async def test_a_swap_renews_also_when_it_is_asked_for_again(box: Box) -> None:
+    for worker in ("t:1", "t:2"):
+        await box.up(worker, "tts")
+    fence = await box.grant("c")
+    for _ in range(3):
+        await box.pass_time(10_000, beating=("t:1", "t:2"))
+        assert (await box.registry.swap("c", fence, "tts", TTL_MS)).status is SwapStatus.OK
+    assert await box.state("c") is CallState.HELD
+
+
 async def test_an_agents_crash_leaks_no_slot_for_more_than_16_s(box: Box) -> None:
     await everything_up(box)
     await box.grant("c", *ROLES)
@@ -341,7 +373,7 @@ async def test_an_expected_worker_that_restarted_meanwhile_loses_the_lease(box: 
 
 
 async def test_an_adopted_slot_that_the_worker_does_not_have_is_revoked(box: Box) -> None:
-    member = Member("t:1", "http://t:1", slot=3, boot="b", fence=8)
+    member = Member("t:1", "http://t:1", slot=1, boot="b", fence=8)
     await box.registry.adopt("c", 8, {"tts": member}, TTL_MS)
     await box.registry.register("t:1", "b", "tts", "http://t:1", 1)
     assert (await box.worker("t:1")).leases == ()

@@ -30,6 +30,24 @@ async def test_the_queue_is_bounded(box: Box) -> None:
     assert (await box.acquire("c2", queue_max=1)).position == 2
 
 
+async def test_the_last_place_of_the_queue_is_a_place(box: Box) -> None:
+    await full(box, "c1")
+    assert await box.acquire("c2", queue_max=2) == Acquired(AcquireStatus.QUEUED, position=2)
+
+
+async def test_who_was_turned_away_leaves_nothing_behind(box: Box) -> None:
+    fence = await full(box, "c1")
+    await box.acquire("too many", queue_max=1)
+    assert (await box.acquire("c2")).position == 2
+    await box.registry.cancel("c1")
+    assert (await box.acquire("c2")).position == 1
+    await box.pass_time(5000, beating=("t:1",))
+    assert (await box.acquire("c2")).position == 1
+    await box.pass_time(5000, beating=("t:1",))
+    await box.registry.release("holder", fence)
+    assert await box.state("c2") is CallState.RESERVED
+
+
 async def test_without_a_queue_full_comes_at_once(box: Box) -> None:
     await full(box)
     assert await box.acquire("c1", queue_max=0) == Acquired(AcquireStatus.FULL)
@@ -156,6 +174,19 @@ async def test_a_reservation_that_loses_its_worker_goes_back_to_the_head(box: Bo
     assert [call.call for call in (await box.registry.snapshot()).queue] == ["c1", "c2"]
     await box.up("t:3", "tts")
     assert (await box.acquire("c1")).bundle["tts"].worker == "t:3"
+
+
+async def test_a_reservation_that_loses_one_worker_frees_the_others(box: Box) -> None:
+    await box.up("s:1", "stt")
+    fence = await full(box)
+    await box.acquire("both", "stt", "tts")
+    await box.acquire("stt only", "stt")
+    await box.registry.release("holder", fence)
+    assert await box.state("both") is CallState.RESERVED
+    await box.registry.drain("t:1", box.boot("t:1"))
+    assert (await box.worker("s:1")).leases == ()
+    await box.registry.cancel("both")
+    assert await box.state("stt only") is CallState.RESERVED
 
 
 async def test_a_call_that_waits_keeps_its_place_while_its_role_is_away(box: Box) -> None:

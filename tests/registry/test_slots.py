@@ -13,7 +13,10 @@ async def test_each_lease_has_a_slot_of_its_own(box: Box) -> None:
     assert [lease.slot for lease in (await box.worker("t:1")).leases] == [0, 1, 2]
     await box.registry.release("c1", fences[1])
     await box.grant("next")
-    assert {lease.call: lease.slot for lease in (await box.worker("t:1")).leases} == {"c0": 0, "next": 1, "c2": 2}
+    expected = [("c0", 0), ("next", 1), ("c2", 2)]
+    assert [(lease.call, lease.slot) for lease in (await box.worker("t:1")).leases] == expected
+    beat = await box.registry.heartbeat("t:1", box.boot("t:1"), ready=True)
+    assert [(lease.call, lease.slot) for lease in beat.leases] == expected
 
 
 async def test_nobody_lowers_the_counter(box: Box) -> None:

@@ -15,6 +15,7 @@ from daemons.registry import (
     RenewStatus,
     WorkerState,
 )
+from daemons.registry.keys import RETIRED, SYS, WORKER, WORKERS
 from tests.registry.box import Box
 
 pytestmark = pytest.mark.integration
@@ -183,6 +184,26 @@ async def test_a_worker_gone_for_a_day_is_forgotten(box: Box) -> None:
     await box.redis.hincrby("{callbox}:sys", "v", 24 * 3600 * 1000 + 1)
     assert (await box.registry.snapshot()).workers == ()
     assert not [key async for key in box.redis.scan_iter("*w:1*")]
+
+
+async def test_a_worker_that_came_back_is_not_forgotten(box: Box) -> None:
+    boot = await box.up("w:1", "tts")
+    await box.registry.deregister("w:1", boot)
+    assert await register(box, "w:1", boot) is RegisterStatus.CREATED
+    tomorrow_ms = box.time.ms + 24 * 3600 * 1000 + 1  # it has beaten all the day
+    await box.redis.hset(SYS, "v", str(tomorrow_ms))
+    await box.redis.hset(f"{WORKER}w:1", "hb", str(tomorrow_ms))
+    await box.redis.zadd(WORKERS, {"w:1": tomorrow_ms})
+    assert (await box.registry.heartbeat("w:1", boot, ready=True)).state is WorkerState.AVAILABLE
+
+
+async def test_retired_boots_are_remembered_for_a_month_and_not_without_end(box: Box) -> None:
+    first = await box.up("w:1", "tts")
+    await box.redis.zadd(f"{RETIRED}w:1", {f"older {i}": i for i in range(10_000)})
+    await box.up("w:1", "tts")
+    assert await box.redis.zcard(f"{RETIRED}w:1") == 10_000
+    assert await register(box, "w:1", first) is RegisterStatus.STALE_BOOT
+    assert 29 * 24 * 3600 < await box.redis.ttl(f"{RETIRED}w:1") <= 30 * 24 * 3600
 
 
 async def test_heartbeat_tells_what_is_held_and_hides_what_is_only_reserved(box: Box) -> None:
