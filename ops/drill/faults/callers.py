@@ -6,6 +6,7 @@ They ask the registry as the token server does, which asks again until the agent
 import asyncio
 import itertools
 import random
+import time
 from collections.abc import Callable
 
 from daemons.errors import Unavailable
@@ -20,7 +21,7 @@ LOOK_BACK_S = 6.0
 
 
 class Callers:
-    """`is_held(call, fence)` tells whether an agent holds this call now; `hang_up(call)` is told before it happens."""
+    """`is_held(call, fence)` tells whether an agent holds this call now; `hang_up(call, at_ns)` is told beforehand."""
 
     def __init__(
         self,
@@ -29,7 +30,7 @@ class Callers:
         queue_max: int,
         *,
         is_held: Callable[[str, int], bool],
-        hang_up: Callable[[str], None],
+        hang_up: Callable[[str, int], None],
     ) -> None:
         self._registry = registry
         self._roles = roles
@@ -93,7 +94,7 @@ class Callers:
         await self._give_up(call)  # a holder that was not told may have given it back
 
     async def _give_up(self, call: str) -> None:
-        self._hang_up(call)
+        self._hang_up(call, time.monotonic_ns())
         while True:
             try:
                 await self._registry.cancel(call)

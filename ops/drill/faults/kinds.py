@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from random import Random
 
 from daemons.registry import WorkerState
-from ops.drill.faults.oracle import AGENT_LEAK_S, REDIS, TOLERANCE_S, WORKER_LEAK_S, Rule, Trouble
+from ops.drill.faults.oracle import AGENT_LEAK_S, EVERYBODY, REDIS, TOLERANCE_S, WORKER_LEAK_S, Rule, Trouble
 from ops.drill.faults.proxy import CLEAR, Line, Replies
-from ops.drill.faults.world import Party, World
+from ops.drill.faults.world import LOOK_S, Party, World
 
 STOP_S = 20.0  # longer than a lease lives
 PAUSE_S = (1.0, 4.0)  # a call outlives it
@@ -40,9 +40,9 @@ CLIENTS = (*PROCESSES, "callers")
 
 
 @contextlib.contextmanager
-def _trouble(world: World, party: Party | None, *, ends_calls: bool = False) -> Iterator[None]:
+def _trouble(world: World, who: str, *, ends_calls: bool = False) -> Iterator[None]:
     """`ends_calls`: those that an agent so struck holds."""
-    trouble = Trouble(party.worker if party else REDIS, time.monotonic_ns(), ends_calls)
+    trouble = Trouble(who, time.monotonic_ns(), ends_calls)
     world.oracle.troubles.append(trouble)
     try:
         yield
@@ -56,7 +56,7 @@ def _one_of(world: World, rng: Random, roles: tuple[str, ...]) -> Party:
 
 async def _kill(world: World, rng: Random) -> Party:
     party = _one_of(world, rng, PROCESSES)
-    with _trouble(world, party, ends_calls=True):
+    with _trouble(world, party.worker, ends_calls=True):
         party.started.clear()
         party.signal(signal.SIGKILL)
         await party.started.wait()
@@ -66,16 +66,17 @@ async def _kill(world: World, rng: Random) -> Party:
 async def _kill_for_long(world: World, rng: Random) -> Party:
     """Nobody starts it again until what it held must have come free."""
     party = _one_of(world, rng, WORKERS)
+    bound_s = (AGENT_LEAK_S if party.role == "agent" else WORKER_LEAK_S) + TOLERANCE_S
     party.may_start.clear()
     try:
-        with _trouble(world, party, ends_calls=True):
-            boot = world.boot_of(party)
+        with _trouble(world, party.worker, ends_calls=True):
+            boot, killed_ns = world.boot_of(party), time.monotonic_ns()
             party.signal(signal.SIGKILL)
-            await asyncio.sleep((AGENT_LEAK_S if party.role == "agent" else WORKER_LEAK_S) + TOLERANCE_S)
+            while world.oracle.aged_s(killed_ns, time.monotonic_ns()) < bound_s:  # noqa: ASYNC110 - time wakes nobody
+                await asyncio.sleep(LOOK_S)
             for record in world.records():
-                if (record.worker, record.boot) != (party.worker, boot):
-                    continue
-                if record.leases or (party.role != "agent" and record.state is not WorkerState.GONE):
+                gone = record.state in (WorkerState.GONE, WorkerState.EXPECTED) or party.role == "agent"
+                if (record.worker, record.boot) == (party.worker, boot) and (record.leases or not gone):
                     words = f"{party.name} has died and is still {record.state} with {len(record.leases)} leases"
                     world.oracle.blame(Rule.LEAK, time.monotonic_ns(), words)
     finally:
@@ -84,7 +85,7 @@ async def _kill_for_long(world: World, rng: Random) -> Party:
 
 
 async def _stopped(world: World, party: Party, seconds: float, *, ends_calls: bool) -> Party:
-    with _trouble(world, party, ends_calls=ends_calls):
+    with _trouble(world, party.worker, ends_calls=ends_calls):
         party.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
@@ -103,7 +104,7 @@ async def _stop(world: World, rng: Random) -> Party:
 
 async def _spoilt(world: World, rng: Random, line: Line, seconds: float, *, ends_calls: bool = False) -> Party:
     party = _one_of(world, rng, CLIENTS)
-    with _trouble(world, party, ends_calls=ends_calls):
+    with _trouble(world, party.worker, ends_calls=ends_calls):
         if line.refuse:
             party.proxy.cut()
         party.proxy.line = line
@@ -121,7 +122,7 @@ async def _cut(world: World, rng: Random) -> Party:
 
 async def _half_open(world: World, rng: Random) -> Party:
     party = _one_of(world, rng, CLIENTS)
-    with _trouble(world, party):
+    with _trouble(world, party.worker):
         party.proxy.half_open()
     return party
 
@@ -157,7 +158,7 @@ async def _throttle(world: World, rng: Random) -> Party:
 @contextlib.contextmanager
 def _redis_trouble(world: World) -> Iterator[None]:
     began_ns = time.monotonic_ns()
-    with _trouble(world, None):
+    with _trouble(world, REDIS):
         yield
     world.oracle.registry_away(began_ns, time.monotonic_ns())
 
@@ -187,7 +188,7 @@ async def _redis_hangs(world: World, rng: Random) -> None:
             world.redis.signal(signal.SIGCONT)
 
 
-KINDS = (
+ON_PARTIES = (
     Kind("kill -9", 4, _kill),
     Kind("kill -9, stays away", 2, _kill_for_long),
     Kind("SIGSTOP, short", 2, _pause),
@@ -200,10 +201,22 @@ KINDS = (
     Kind("partition, short", 2, _partition),
     Kind("partition, long", 2, _partition_for_long),
     Kind("reply dropped after execution", 4, _replies_dropped),
+)
+ON_REDIS = (
     Kind("Redis restart, AOF", 4, _redis_restarts),
     Kind("Redis restart, data lost", 4, _redis_loses_data),
     Kind("Redis hangs", 2, _redis_hangs),
 )
+
+
+async def _two_at_once(world: World, rng: Random) -> None:
+    """Together they may end calls; overlaps and leaks they must not bring."""
+    one, other = rng.choice(ON_PARTIES + ON_REDIS), rng.choice(ON_PARTIES)
+    with _trouble(world, EVERYBODY, ends_calls=True):
+        await asyncio.gather(one.strike(world, Random(rng.random())), other.strike(world, Random(rng.random())))  # noqa: S311
+
+
+KINDS = (*ON_PARTIES, *ON_REDIS, Kind("two at once", 4, _two_at_once))
 
 
 def deck(kinds: Sequence[Kind], rounds: int, rng: Random) -> list[Kind]:

@@ -20,7 +20,7 @@ RESERVED_S = 6.0
 RESUMED_S = 1.0  # a process that was stopped finds out when it runs again
 AFTERMATH_S = 16.0  # how long after a fault a call may still end by it
 STALL_S = 0.5  # the machine stood still: a sleep, or Redis's answer, was that late
-REDIS = "redis"
+REDIS, EVERYBODY = "redis", "everybody"
 
 
 class Rule(StrEnum):
@@ -46,7 +46,7 @@ class Violation:
 class Trouble:
     """What was done to one process, to its way to the registry, or to Redis. `ended_ns` is set when it is over."""
 
-    party: str  # a worker's name, or REDIS
+    party: str  # a worker's name, REDIS or EVERYBODY
     began_ns: int
     may_end_calls: bool  # those that this process holds
     ended_ns: int | None = None
@@ -100,12 +100,14 @@ class Oracle:
         self.violations: list[Violation] = []
         self.counts = Counts()
         self.troubles: list[Trouble] = []
+        self.noticed_s: list[float] = []  # from a caller's hang-up to the holder's end, with no fault about
+        self.given_up_s: list[float] = []  # from the last renewal to the end of a call that a fault ended
         self.last_accepted_ns: dict[tuple[str, str], int] = {}  # (worker, boot) → when it last accepted work
         self._slots: dict[tuple[str, str, int], _Slot] = defaultdict(_Slot)
         self._given: set[tuple[str, str, int, int, str]] = set()  # worker, boot, slot, fence, call
         self._holds: dict[tuple[str, int], _Hold] = {}
         self._last_life: dict[tuple[str, int], int] = {}  # (call, fence) → when its holder last did something
-        self._hung_up: set[str] = set()
+        self._hung_up: dict[str, int] = {}
         self._first_seen: dict[tuple[str, int, str, int], int] = {}  # lease in the registry → since when
         self._reserved: dict[tuple[str, int], int] = {}
         self._dead: dict[tuple[str, str], int] = {}  # (worker, boot) → when it ended
@@ -167,9 +169,9 @@ class Oracle:
         elif event.kind == "registered" and (event.data["worker"], event.data["boot"]) in self._retired:
             self.blame(Rule.REGISTRY, at_ns, f"{event.data['worker']}: retired boot {event.data['boot']} came back")
 
-    def hung_up(self, call: str) -> None:
+    def hung_up(self, call: str, at_ns: int) -> None:
         """Its caller is about to tell the registry so."""
-        self._hung_up.add(call)
+        self._hung_up.setdefault(call, at_ns)
 
     def died(self, worker: str, boot: str, at_ns: int) -> None:
         self._dead[worker, boot] = at_ns
@@ -196,6 +198,14 @@ class Oracle:
     def in_trouble(self, party: str, at_ns: int, after_s: float = AFTERMATH_S) -> bool:
         """Whether a fault struck it then, or ended up to `after_s` before."""
         return any(trouble.party == party and trouble.covers(at_ns, after_s) for trouble in self.troubles)
+
+    def aged_s(self, since_ns: int, at_ns: int) -> float:
+        """How much older the registry may think something is by now: nothing ages while it is away."""
+        away_ns = sum(max(0, min(at_ns, ended) - max(since_ns, began)) for began, ended in self._outages)
+        return (at_ns - since_ns - away_ns) / 1e9
+
+    def _any_trouble(self, at_ns: int) -> bool:
+        return any(trouble.covers(at_ns, AFTERMATH_S) for trouble in self.troubles)
 
     def is_held(self, call: str, fence: int) -> bool:
         """Whether an agent works on it now, by what it wrote."""
@@ -233,22 +243,30 @@ class Oracle:
             self._check_renewal(entry, hold)
         else:
             del self._holds[lease]
-            self._check_end(entry)
+            self._check_end(entry, hold)
 
     def _check_renewal(self, entry: Entry, hold: _Hold) -> None:
         age_s = (entry.at_ns - hold.renewed_ns) / 1e9
         if age_s > PARTITION_S + TOLERANCE_S and not self._just_resumed(hold.worker, entry.at_ns):
             self.blame(Rule.LATE, entry.at_ns, f"{_words(entry)} is used {age_s:.1f} s after its last renewal")
 
-    def _check_end(self, entry: Entry) -> None:
-        if entry.note == "its caller left" or entry.call in self._hung_up:
+    def _check_end(self, entry: Entry, hold: _Hold) -> None:
+        if entry.call in self._hung_up:
+            if entry.note.startswith("lost") and not self._any_trouble(entry.at_ns):
+                self.noticed_s.append((entry.at_ns - self._hung_up[entry.call]) / 1e9)
+            return
+        if entry.note == "its caller left":
             return
         by_fault = any(
-            trouble.may_end_calls and trouble.party == entry.worker and trouble.covers(entry.at_ns, AFTERMATH_S)
+            trouble.may_end_calls
+            and trouble.party in (entry.worker, EVERYBODY)
+            and trouble.covers(entry.at_ns, AFTERMATH_S)
             for trouble in self.troubles
         )
         if by_fault:
             self.counts.ended_by_faults += 1
+            if not self._just_resumed(hold.worker, entry.at_ns):
+                self.given_up_s.append((entry.at_ns - hold.renewed_ns) / 1e9)
         else:
             self.blame(Rule.LOST, entry.at_ns, f"{_words(entry)} ended: {entry.note}")
 
@@ -293,7 +311,7 @@ class Oracle:
                     limit_s, life_ns = RESERVED_S, since_ns
                 else:
                     limit_s, life_ns = AGENT_LEAK_S, max(since_ns, self._last_life.get((call.call, call.fence), 0))
-                if (age_s := self._aged_s(life_ns, at_ns)) > limit_s + TOLERANCE_S:
+                if (age_s := self.aged_s(life_ns, at_ns)) > limit_s + TOLERANCE_S:
                     self.blame(
                         Rule.LEAK,
                         at_ns,
@@ -301,7 +319,7 @@ class Oracle:
                         (Rule.LEAK, key),
                     )
                 died_ns = self._dead.get((worker.worker, worker.boot))
-                if died_ns is not None and (age_s := self._aged_s(died_ns, at_ns)) > WORKER_LEAK_S + TOLERANCE_S:
+                if died_ns is not None and (age_s := self.aged_s(died_ns, at_ns)) > WORKER_LEAK_S + TOLERANCE_S:
                     self.blame(
                         Rule.LEAK,
                         at_ns,
@@ -326,12 +344,6 @@ class Oracle:
             if late_s > NOTICED_S + TOLERANCE_S and not in_trouble:
                 words = f"{lease[0]} (fence {lease[1]}) is used {late_s:.1f} s after the registry ended it"
                 self.blame(Rule.LATE, at_ns, words, (Rule.LATE, lease))
-
-    # What is judged
-
-    def _aged_s(self, since_ns: int, at_ns: int) -> float:
-        away_ns = sum(max(0, min(at_ns, ended) - max(since_ns, began)) for began, ended in self._outages)
-        return (at_ns - since_ns - away_ns) / 1e9
 
     def _just_resumed(self, worker: str, at_ns: int) -> bool:
         return any(

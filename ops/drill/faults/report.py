@@ -15,6 +15,12 @@ def report(outcome: Outcome, rounds: int, worlds: int) -> Report:
         Rule.LATE: f"lost leases noticed after {NOTICED_S:g} s, partitions after {PARTITION_S:g} s",
         Rule.REGISTRY: "contradictions in the registry or its audit log",
     }
+    samples = {
+        **{f"available after {kind}": times for kind, times in sorted(outcome.available_s.items())},
+        **{f"serves after {kind}": times for kind, times in sorted(outcome.serves_s.items())},
+        "caller hangs up, holder stops": outcome.noticed_s,
+        "last renewal, holder gives up": outcome.given_up_s,
+    }
     return Report(
         "Real workers and holders under real faults",
         unit="s",
@@ -25,10 +31,7 @@ def report(outcome: Outcome, rounds: int, worlds: int) -> Report:
             "lasted_s": round(outcome.lasted_s, 1),
             "tolerance_s": TOLERANCE_S,
         },
-        samples={
-            **{f"available after {kind}": Summary.of(times) for kind, times in sorted(outcome.available_s.items())},
-            **{f"serves after {kind}": Summary.of(times) for kind, times in sorted(outcome.serves_s.items())},
-        },
+        samples={name: Summary.of(times) for name, times in samples.items() if times},
         counts={
             **{f"rounds of {kind}": count for kind, count in sorted(outcome.by_kind.items())},
             "pieces of work accepted": counts.accepted,

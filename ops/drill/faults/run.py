@@ -41,6 +41,8 @@ class Outcome:
     by_kind: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     available_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     serves_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    noticed_s: list[float] = field(default_factory=list)
+    given_up_s: list[float] = field(default_factory=list)
     wrong: list[Wrong] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
 
@@ -89,6 +91,8 @@ async def _live(
         await asyncio.sleep(FAREWELL_S)
         _collect(world, 0, "the end", outcome)
         outcome.counts += world.oracle.counts
+        outcome.noticed_s += world.oracle.noticed_s
+        outcome.given_up_s += world.oracle.given_up_s
 
 
 async def _round(world: World, kind: Kind, rng: Random, outcome: Outcome) -> None:

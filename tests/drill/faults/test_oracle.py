@@ -14,7 +14,7 @@ from daemons.registry import (
     WorkerState,
 )
 from ops.drill.faults.journal import Entry, Kind
-from ops.drill.faults.oracle import Oracle, Rule, Trouble
+from ops.drill.faults.oracle import EVERYBODY, Oracle, Rule, Trouble
 
 AGENT, STT = "127.0.0.1:1", "127.0.0.1:3"
 
@@ -151,9 +151,10 @@ def test_calls_end_when_somebody_hangs_up() -> None:
     story.hold(1, "a", 1)
     story.end(2, "a", 1, "its caller left")
     story.hold(3, "b", 2)
-    story.oracle.hung_up("b")
+    story.oracle.hung_up("b", round(3.5e9))
     story.end(4, "b", 2)
     assert story.rules == []
+    assert story.oracle.noticed_s == [0.5]
 
 
 def test_a_fault_ends_calls_of_its_own_agent_only_and_only_one_that_may() -> None:
@@ -165,6 +166,10 @@ def test_a_fault_ends_calls_of_its_own_agent_only_and_only_one_that_may() -> Non
     story.hold(50, "b", 2)
     story.end(60, "b", 2)
     assert story.rules == [Rule.LOST]
+    story.oracle.troubles = [Trouble(EVERYBODY, round(52e9), True, round(53e9))]
+    story.hold(52, "e", 3)
+    story.end(54, "e", 3)
+    assert (story.rules, story.oracle.given_up_s) == ([Rule.LOST], [2])
     story.oracle.troubles = [Trouble(AGENT, round(60e9), False), Trouble(STT, round(60e9), True)]
     story.hold(61, "c", 3)
     story.end(62, "c", 3)
