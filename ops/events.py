@@ -58,7 +58,7 @@ _SENTENCES: Mapping[str, str | Callable[[Fields], str]] = {
     "revoked": "has lost its {role} {worker}: {why}; it looks for another",
     "swapped": "moved to {role} {worker}, away from {was}; fence {fence}",
     "adopted": "was given back by its agent, which still held it, to a registry that had lost it; fence {fence}",
-    "registered": "has started: {slots} slots, boot {boot:.8}",
+    "registered": "has started; slots: {slots}, boot {boot:.8}",
     "retired": "was replaced: boot {boot:.8}, which was {was}, may never come back",
     "starting": "is loading, and answers again",
     "available": "is ready for calls (was {was})",

@@ -18,6 +18,7 @@ import xmlrpc.client
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import groupby
+from pathlib import Path
 from typing import Any, TypeVar
 
 from supervisor import childutils
@@ -57,16 +58,13 @@ class Listener:
         self._shutting_down = False
 
     def begin(self) -> None:
-        """Take over what the one before left: programs that it held, and those that have given up."""
+        """Take over what the listener before this one held."""
         with contextlib.suppress(OSError):
             self._held = self._held_file.read_text(encoding="utf-8")
         held = self._held.split()
         for info in self._supervisord("getAllProcessInfo"):
-            program = self._program(info["name"])
             if info["name"] in held and info["statename"] == "STOPPED":
-                program.held_before(time.monotonic())
-            elif info["statename"] == "FATAL":
-                self._carry_out(program, program.changed(Change("FATAL"), time.monotonic()))
+                self._program(info["name"]).held_before(time.monotonic())
         self._keep_held()
         log.info("listening; daemons watched: %s", " ".join(self._health_ports) or "none")
 
@@ -82,15 +80,15 @@ class Listener:
             if not self._is_late:
                 self._tick()
         elif event.startswith(CHANGED) and fields["groupname"] != headers["pool"]:
-            name = fields["processname"]
+            name, program = fields["processname"], self._program(fields["processname"])
             change = Change(event.removeprefix(CHANGED), fields["from_state"], fields.get("expected") == "1")
-            if change.to == "RUNNING":
+            if change.to == "RUNNING" and not program.held:
                 log.info("%s runs, process %s", name, fields["pid"])
-            elif change.to in ("EXITED", "BACKOFF") and not change.expected:
+            elif change.to in ("EXITED", "BACKOFF") and not change.expected and not program.held:
                 log.info("%s ended unexpectedly", name)
             # supervisord keeps what happened while the listener was away; only what happens now makes a crash loop.
             if change.to != "EXITED" or change.expected or not self._is_late:
-                self._carry_out(self._program(name), self._program(name).changed(change, time.monotonic()))
+                self._carry_out(program, program.changed(change, time.monotonic()))
         self._keep_held()
 
     def _tick(self) -> None:
@@ -146,13 +144,10 @@ class Listener:
         if process.stalled_at_s is None:
             return
         signal = process.signal(lambda: self._is_waited_for(process.last), time.monotonic())
-        if signal is None:
+        now = self._supervisord("getProcessInfo", name)
+        if signal is None or not _runs(now) or now["pid"] != process.pid:  # it ended meanwhile, or a person stops it
             return
-        try:
-            self._supervisord("signalProcess", name, signal)
-        except xmlrpc.client.Fault as fault:  # it ended meanwhile
-            log.info("%s: %s", name, fault.faultString)
-            return
+        self._supervisord("signalProcess", name, signal)
         after_s = f"{time.monotonic() - process.stalled_at_s:.0f}"
         self._tell(Note(ProgramEvent.RESTARTED, {"program": name, "signal": f"SIG{signal}", "after_s": after_s}))
 
@@ -183,11 +178,13 @@ class Listener:
     def _last_words(self, program: str) -> str:
         """Where its log is, and how it ends; lines that repeat are shown once."""
         try:
-            path = self._supervisord("getProcessInfo", program)["stdout_logfile"]
-            text, _, _ = self._supervisord("tailProcessStdoutLog", program, 0, LOG_TAIL_BYTES)
+            path = Path(self._supervisord("getProcessInfo", program)["stdout_logfile"])
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+                text = file.read(LOG_TAIL_BYTES).decode(errors="replace")
         except (OSError, xmlrpc.client.Error) as error:
             return f" (its log cannot be read: {error})"
-        lines = [line for line, _ in groupby(str(text).splitlines())][-LOG_TAIL_LINES:]
+        lines = [line for line, _ in groupby(text.splitlines())][-LOG_TAIL_LINES:]
         return "\n    ".join([f"; the end of {path}:", *lines])
 
     def _ask_registry(self, ask: Callable[[Registry], Awaitable[Answer]]) -> Answer | None:

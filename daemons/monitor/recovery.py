@@ -90,7 +90,7 @@ class Program:
                 if self._announce:
                     self._announce = False
                     return [self._note(ProgramEvent.STARTED_AGAIN, wait_s=self._wait_s)]
-            case "FATAL":
+            case "FATAL" if self._start_at_s is None:  # else it is known already
                 self._wait(FATAL_FIRST_S, FATAL_MOST_S, now_s)
                 return [self._note(ProgramEvent.FATAL, wait_s=self._wait_s)]
             case "EXITED" if change.expected:
@@ -106,6 +106,8 @@ class Program:
 
     def tick(self, state: str, now_s: float) -> "list[Note | Order]":
         """Time has passed, and supervisord says that the program is in this state."""
+        if state == "FATAL" and self._start_at_s is None:  # before there was a listener to hear of it
+            return self.changed(Change("FATAL"), now_s)
         if self._start_at_s is not None and now_s >= self._start_at_s and state != "STOPPING":
             self._start_at_s, self.held = None, False
             if state in ("STOPPED", "FATAL"):

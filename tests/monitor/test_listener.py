@@ -58,7 +58,7 @@ startsecs={startsecs}
 startretries=0
 autorestart=unexpected
 exitcodes=78
-stopwaitsecs=35
+stopwaitsecs={stopwaitsecs}
 redirect_stderr=true
 stdout_logfile={folder}/{name}.log
 """
@@ -85,7 +85,9 @@ class Box:
             socket=folder / "run/supervisor.sock", folder=folder, root=ROOT, python=sys.executable,
             environment=environment,
         )  # fmt: skip
-        until_mended = 'echo "no luck"; echo run >> {0}/{1}.runs; [ -e {0}/{1}.mended ] && exec sleep 600; exit 3'
+        until_mended = (
+            'printf "\\033[1mno luck\\n"; echo run >> {0}/{1}.runs; [ -e {0}/{1}.mended ] && exec sleep 600; exit 3'
+        )
         programs = {
             "gives-up": (1, until_mended.format(folder, "gives-up")),
             "loops": (0, until_mended.format(folder, "loops")),
@@ -99,9 +101,12 @@ class Box:
         self.supervisord.conf.write_text(head + "".join(sections))
 
     def _section(self, name: str, startsecs: int, command: str, environment: str) -> str:
+        # A SIGTERM that comes between supervisord's fork and exec is lost, and these may be stopped that early.
+        stopwaitsecs = 35 if name in self.ports else 3
         return PROGRAM.format(
-            name=name, command=command, startsecs=startsecs, environment=environment, folder=self.folder
-        )
+            name=name, command=command, startsecs=startsecs, environment=environment, stopwaitsecs=stopwaitsecs,
+            folder=self.folder,
+        )  # fmt: skip
 
     def __enter__(self) -> "Box":
         self.redis.start()
@@ -166,7 +171,7 @@ async def was_told(registry: Registry, program: str, kind: str) -> bool:
 
 async def test_one_that_gives_up_is_started_again_until_it_runs(box: Box, registry: Registry) -> None:
     await until(lambda: was_told(registry, "gives-up", "program_fatal"), SOON_S)
-    assert f"the end of {box.folder}/gives-up.log:\n    no luck" in box.log
+    assert f"the end of {box.folder}/gives-up.log:\n    \x1b[1mno luck" in box.log
     before = box.runs("gives-up")
     await until(lambda: box.runs("gives-up") > before, SOON_S)
     box.mend("gives-up")

@@ -60,10 +60,19 @@ def test_one_that_gives_up_is_started_again_later_and_later() -> None:
     assert waits == [30, 60, 120, 240, 300, 300]
 
 
+def test_one_that_gave_up_before_anybody_listened_is_found() -> None:
+    program = Program("nginx")
+    assert kinds(program.tick("FATAL", 0)) == ["program_fatal"]
+    assert program.changed(FATAL, 1) == [], "the event comes, too"
+    assert starts_at(program, "FATAL", 1) == 30
+
+
 def test_it_is_told_that_it_runs_again_and_its_record_is_clean_after_a_while() -> None:
     program = Program("nginx")
     program.changed(FATAL, 0)
+    assert starts_at(program, "FATAL", 0) == 30
     program.changed(FATAL, 100)
+    assert program.changed(FATAL, 101) == [], "told once"
     at_s = starts_at(program, "FATAL", 100)
     assert at_s == 160
     program.changed(Change("STARTING", "FATAL"), at_s)
