@@ -32,7 +32,7 @@ async def problem_of(http: aiohttp.ClientSession, worker: WorkerRecord) -> str |
         return f"no answer within {TIMEOUT_S:g} s"
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
-    return problem and problem[:PROBLEM_CHARACTERS]
+    return problem and " ".join(problem.split())[:PROBLEM_CHARACTERS]  # one line of a log
 
 
 async def _look(http: aiohttp.ClientSession, worker: WorkerRecord) -> str | None:

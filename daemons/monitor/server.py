@@ -84,11 +84,7 @@ class Monitor:
 
     async def reap(self) -> None:
         """End what is overdue, then export how the registry stands and what has happened."""
-        reaped = await self._registry.reap()
-        for call in reaped.ended:
-            log.warning("%s was ended: nobody renewed it in time", call)
-        for worker in reaped.gone:
-            log.warning("%s is gone: it sends no heartbeat", worker)
+        await self._registry.reap()
         snapshot = await self._registry.snapshot()
         await self._audit_log.read(snapshot)
         self._shown.show(snapshot)

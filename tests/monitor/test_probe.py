@@ -135,6 +135,15 @@ async def test_a_nonsense_address_is_a_problem_and_no_more(addr: str) -> None:
     assert await problem_at(addr)
 
 
+async def test_the_workers_own_reason_becomes_one_line() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_health = b"/health" in await reader.readuntil(b"\r\n\r\n")
+        writer.write(health() if is_health else http(b"no beat\nfor 12 s\n", status="503 Service Unavailable"))
+
+    async with health_port(answer) as addr:
+        assert await problem_at(addr) == "no beat for 12 s"
+
+
 @pytest.mark.parametrize("phase", ["loading", "draining"])
 async def test_who_loads_or_drains_is_well_while_it_lives(phase: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
