@@ -102,17 +102,16 @@ async def test_a_model_call_does_not_block_the_health_endpoint(redis_url: str, t
     """The demo answered its health checks from a thread beside the model, which held the GIL."""
     with WorkerProcess("tts", redis_url, tmp_path, module=WORKER_MODULE) as worker:
         async with aiohttp.ClientSession() as http:
-            model_call = asyncio.create_task(http.get(f"{worker.url}/hold_gil?s=2"))
-            await asyncio.sleep(0.2)
-            slowest_s = 0.0
-            for _ in range(20):
+            model_call = asyncio.create_task(http.get(f"{worker.url}/hold_gil?s=3"))
+            slowest_s = silent_s = 0.0
+            while not model_call.done():
                 began_s = time.monotonic()
-                await asyncio.to_thread(worker.health)
+                health = await asyncio.to_thread(worker.health)
                 slowest_s = max(slowest_s, time.monotonic() - began_s)
+                silent_s = max(silent_s, health["beat_age_s"])
                 await asyncio.sleep(0.05)
-            assert slowest_s < 0.5, "the model call held the health endpoint up"
-            assert not model_call.done()
-            assert worker.health()["beat_age_s"] > 0.9, "the worker itself was silent"
+            assert slowest_s < 1, "the model call held the health endpoint up"
+            assert silent_s > 2, "the worker itself said nothing meanwhile"
             (await model_call).close()
 
 
