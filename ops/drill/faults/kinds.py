@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -14,15 +15,19 @@ from ops.drill.faults.proxy import CLEAR, Line, Replies
 from ops.drill.faults.world import LOOK_S, Party, World
 
 STOP_S = 20.0  # longer than a lease lives
-PAUSE_S = (1.0, 4.0)  # a call outlives it
-PARTITION_S = (1.0, 4.0)  # the same
-LONG_PARTITION_S = (11.0, 18.0)  # a call does not
-AWAY_S = (0.2, 7.5)  # Redis: "away for 8 s ends no call"
+PAUSE_S = (1.0, 4.0)
+PARTITION_S = (1.0, 4.0)
+LONG_PARTITION_S = (11.0, 18.0)
+AWAY_S = (0.2, 7.0)
 HANG_S = (0.5, 4.0)
 SPOILT_S = (3.0, 8.0)
 DELAY_S = (0.02, 0.25)  # there and back within the registry client's time-out
 LONG_DELAY_S = (0.6, 1.5)  # beyond it
 BYTES_PER_S = (2000, 10_000)
+
+# How long calls must outlive a fault
+AWAY_SPARES_S = 8.0  # Redis, when it refuses connections
+SILENCE_SPARES_S = 5.5  # whatever answers nothing: each try costs the registry client's time-out of 1 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,9 @@ CLIENTS = (*PROCESSES, "callers")
 
 
 @contextlib.contextmanager
-def _trouble(world: World, who: str, *, ends_calls: bool = False) -> Iterator[None]:
-    """`ends_calls`: those that an agent so struck holds."""
-    trouble = Trouble(who, time.monotonic_ns(), ends_calls)
+def _trouble(world: World, who: str, spares_s: float) -> Iterator[None]:
+    """`spares_s`: how long calls outlive it, by what was measured, not by what was meant."""
+    trouble = Trouble(who, time.monotonic_ns(), spares_s)
     world.oracle.troubles.append(trouble)
     try:
         yield
@@ -56,7 +61,7 @@ def _one_of(world: World, rng: Random, roles: tuple[str, ...]) -> Party:
 
 async def _kill(world: World, rng: Random) -> Party:
     party = _one_of(world, rng, PROCESSES)
-    with _trouble(world, party.worker, ends_calls=True):
+    with _trouble(world, party.worker, spares_s=0):
         party.started.clear()
         party.signal(signal.SIGKILL)
         await party.started.wait()
@@ -69,7 +74,7 @@ async def _kill_for_long(world: World, rng: Random) -> Party:
     bound_s = (AGENT_LEAK_S if party.role == "agent" else WORKER_LEAK_S) + TOLERANCE_S
     party.may_start.clear()
     try:
-        with _trouble(world, party.worker, ends_calls=True):
+        with _trouble(world, party.worker, spares_s=0):
             boot, killed_ns = world.boot_of(party), time.monotonic_ns()
             party.signal(signal.SIGKILL)
             while world.oracle.aged_s(killed_ns, time.monotonic_ns()) < bound_s:  # noqa: ASYNC110 - time wakes nobody
@@ -84,8 +89,8 @@ async def _kill_for_long(world: World, rng: Random) -> Party:
     return party
 
 
-async def _stopped(world: World, party: Party, seconds: float, *, ends_calls: bool) -> Party:
-    with _trouble(world, party.worker, ends_calls=ends_calls):
+async def _stopped(world: World, party: Party, seconds: float) -> Party:
+    with _trouble(world, party.worker, SILENCE_SPARES_S):
         party.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
@@ -95,16 +100,16 @@ async def _stopped(world: World, party: Party, seconds: float, *, ends_calls: bo
 
 
 async def _pause(world: World, rng: Random) -> Party:
-    return await _stopped(world, _one_of(world, rng, PROCESSES), rng.uniform(*PAUSE_S), ends_calls=False)
+    return await _stopped(world, _one_of(world, rng, PROCESSES), rng.uniform(*PAUSE_S))
 
 
 async def _stop(world: World, rng: Random) -> Party:
-    return await _stopped(world, _one_of(world, rng, PROCESSES), STOP_S, ends_calls=True)
+    return await _stopped(world, _one_of(world, rng, PROCESSES), STOP_S)
 
 
-async def _spoilt(world: World, rng: Random, line: Line, seconds: float, *, ends_calls: bool = False) -> Party:
+async def _spoilt(world: World, rng: Random, line: Line, seconds: float, spares_s: float = SILENCE_SPARES_S) -> Party:
     party = _one_of(world, rng, CLIENTS)
-    with _trouble(world, party.worker, ends_calls=ends_calls):
+    with _trouble(world, party.worker, spares_s):
         if line.refuse:
             party.proxy.cut()
         party.proxy.line = line
@@ -122,19 +127,20 @@ async def _cut(world: World, rng: Random) -> Party:
 
 async def _half_open(world: World, rng: Random) -> Party:
     party = _one_of(world, rng, CLIENTS)
-    with _trouble(world, party.worker):
+    with _trouble(world, party.worker, SILENCE_SPARES_S):
         party.proxy.half_open()
     return party
 
 
 async def _delay(world: World, rng: Random) -> Party:
     delay_s = rng.uniform(*DELAY_S)
-    return await _spoilt(world, rng, Line(delay_s=delay_s, jitter_s=delay_s / 2), rng.uniform(*SPOILT_S))
+    line = Line(delay_s=delay_s, jitter_s=delay_s / 2)
+    return await _spoilt(world, rng, line, rng.uniform(*SPOILT_S), spares_s=math.inf)
 
 
 async def _delay_for_long(world: World, rng: Random) -> Party:
     line = Line(delay_s=rng.uniform(*LONG_DELAY_S), jitter_s=0.5)
-    return await _spoilt(world, rng, line, rng.uniform(*LONG_PARTITION_S), ends_calls=True)
+    return await _spoilt(world, rng, line, rng.uniform(*LONG_PARTITION_S))
 
 
 async def _partition(world: World, rng: Random) -> Party:
@@ -142,7 +148,7 @@ async def _partition(world: World, rng: Random) -> Party:
 
 
 async def _partition_for_long(world: World, rng: Random) -> Party:
-    return await _spoilt(world, rng, Line(hold=True), rng.uniform(*LONG_PARTITION_S), ends_calls=True)
+    return await _spoilt(world, rng, Line(hold=True), rng.uniform(*LONG_PARTITION_S))
 
 
 async def _replies_dropped(world: World, rng: Random) -> Party:
@@ -152,26 +158,27 @@ async def _replies_dropped(world: World, rng: Random) -> Party:
 
 
 async def _throttle(world: World, rng: Random) -> Party:
-    return await _spoilt(world, rng, Line(bytes_per_s=rng.uniform(*BYTES_PER_S)), rng.uniform(*SPOILT_S))
+    line = Line(bytes_per_s=rng.uniform(*BYTES_PER_S))
+    return await _spoilt(world, rng, line, rng.uniform(*SPOILT_S), spares_s=math.inf)
 
 
 @contextlib.contextmanager
-def _redis_trouble(world: World) -> Iterator[None]:
+def _redis_trouble(world: World, spares_s: float) -> Iterator[None]:
     began_ns = time.monotonic_ns()
-    with _trouble(world, REDIS):
+    with _trouble(world, REDIS, spares_s):
         yield
     world.oracle.registry_away(began_ns, time.monotonic_ns())
 
 
 async def _redis_restarts(world: World, rng: Random) -> None:
-    with _redis_trouble(world):
+    with _redis_trouble(world, AWAY_SPARES_S):
         await world.redis.kill()
         await asyncio.sleep(rng.uniform(*AWAY_S))
         await world.redis.start()
 
 
 async def _redis_loses_data(world: World, rng: Random) -> None:
-    with _redis_trouble(world):
+    with _redis_trouble(world, AWAY_SPARES_S):
         await world.redis.kill()
         await world.redis.lose_data()
         world.oracle.data_lost()
@@ -180,7 +187,7 @@ async def _redis_loses_data(world: World, rng: Random) -> None:
 
 
 async def _redis_hangs(world: World, rng: Random) -> None:
-    with _redis_trouble(world):
+    with _redis_trouble(world, SILENCE_SPARES_S):
         world.redis.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(rng.uniform(*HANG_S))
@@ -212,7 +219,7 @@ ON_REDIS = (
 async def _two_at_once(world: World, rng: Random) -> None:
     """Together they may end calls; overlaps and leaks they must not bring."""
     one, other = rng.choice(ON_PARTIES + ON_REDIS), rng.choice(ON_PARTIES)
-    with _trouble(world, EVERYBODY, ends_calls=True):
+    with _trouble(world, EVERYBODY, spares_s=0):
         await asyncio.gather(one.strike(world, Random(rng.random())), other.strike(world, Random(rng.random())))  # noqa: S311
 
 

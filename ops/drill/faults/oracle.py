@@ -48,11 +48,17 @@ class Trouble:
 
     party: str  # a worker's name, REDIS or EVERYBODY
     began_ns: int
-    may_end_calls: bool  # those that this process holds
+    spares_s: float  # it must last that long before it may end a call that this process holds
     ended_ns: int | None = None
 
     def covers(self, at_ns: int, after_s: float = 0.0) -> bool:
         return self.began_ns <= at_ns and (self.ended_ns is None or at_ns <= self.ended_ns + after_s * 1e9)
+
+    def may_have_ended(self, worker: str, at_ns: int) -> bool:
+        """A call that this worker held until then."""
+        lasted_ns = min(at_ns, self.ended_ns or at_ns) - self.began_ns
+        struck = self.party in (worker, REDIS, EVERYBODY)
+        return struck and self.covers(at_ns, AFTERMATH_S) and lasted_ns >= self.spares_s * 1e9
 
 
 @dataclass(slots=True)
@@ -205,7 +211,7 @@ class Oracle:
         return (at_ns - since_ns - away_ns) / 1e9
 
     def _any_trouble(self, at_ns: int) -> bool:
-        return any(trouble.covers(at_ns, AFTERMATH_S) for trouble in self.troubles)
+        return any(trouble.covers(at_ns, NOTICED_S) for trouble in self.troubles)
 
     def is_held(self, call: str, fence: int) -> bool:
         """Whether an agent works on it now, by what it wrote."""
@@ -257,12 +263,7 @@ class Oracle:
             return
         if entry.note == "its caller left":
             return
-        by_fault = any(
-            trouble.may_end_calls
-            and trouble.party in (entry.worker, EVERYBODY)
-            and trouble.covers(entry.at_ns, AFTERMATH_S)
-            for trouble in self.troubles
-        )
+        by_fault = any(trouble.may_have_ended(entry.worker, entry.at_ns) for trouble in self.troubles)
         if by_fault:
             self.counts.ended_by_faults += 1
             if not self._just_resumed(hold.worker, entry.at_ns):

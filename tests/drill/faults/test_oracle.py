@@ -14,7 +14,7 @@ from daemons.registry import (
     WorkerState,
 )
 from ops.drill.faults.journal import Entry, Kind
-from ops.drill.faults.oracle import EVERYBODY, Oracle, Rule, Trouble
+from ops.drill.faults.oracle import EVERYBODY, REDIS, Oracle, Rule, Trouble
 
 AGENT, STT = "127.0.0.1:1", "127.0.0.1:3"
 
@@ -157,23 +157,41 @@ def test_calls_end_when_somebody_hangs_up() -> None:
     assert story.oracle.noticed_s == [0.5]
 
 
-def test_a_fault_ends_calls_of_its_own_agent_only_and_only_one_that_may() -> None:
+def test_a_fault_ends_calls_of_its_own_agent() -> None:
     story = Story()
-    story.oracle.troubles = [Trouble(AGENT, 0, True, round(1e9))]
+    story.oracle.troubles = [Trouble(AGENT, 0, 0, round(1e9))]
     story.hold(1, "a", 1)
-    story.end(2, "a", 1)
-    assert story.rules == []
-    story.hold(50, "b", 2)
-    story.end(60, "b", 2)
+    story.end(3, "a", 1)
+    assert (story.rules, story.oracle.given_up_s) == ([], [2])
+
+
+def test_a_fault_long_ago_or_of_another_process_ends_no_call() -> None:
+    story = Story()
+    story.oracle.troubles = [Trouble(AGENT, 0, 0, round(1e9)), Trouble(STT, round(49e9), 0)]
+    story.hold(50, "a", 1)
+    story.end(60, "a", 1)
     assert story.rules == [Rule.LOST]
-    story.oracle.troubles = [Trouble(EVERYBODY, round(52e9), True, round(53e9))]
-    story.hold(52, "e", 3)
-    story.end(54, "e", 3)
-    assert (story.rules, story.oracle.given_up_s) == ([Rule.LOST], [2])
-    story.oracle.troubles = [Trouble(AGENT, round(60e9), False), Trouble(STT, round(60e9), True)]
-    story.hold(61, "c", 3)
-    story.end(62, "c", 3)
-    assert story.rules == [Rule.LOST] * 2
+
+
+def test_what_strikes_redis_or_everybody_may_end_any_call() -> None:
+    for party in (REDIS, EVERYBODY):
+        story = Story()
+        story.oracle.troubles = [Trouble(party, 0, 0)]
+        story.hold(1, "a", 1)
+        story.end(3, "a", 1)
+        assert story.rules == []
+
+
+def test_a_call_must_outlive_a_fault_that_is_short() -> None:
+    story = Story()
+    story.oracle.troubles = [Trouble(AGENT, round(1e9), 8, round(8e9))]
+    story.hold(1, "a", 1)
+    story.end(10, "a", 1)
+    assert story.rules == [Rule.LOST]
+    story.oracle.troubles = [Trouble(AGENT, round(1e9), 8, round(9e9))]
+    story.hold(1, "b", 2)
+    story.end(10, "b", 2)
+    assert story.rules == [Rule.LOST]
 
 
 def test_calls_of_a_dead_agent_are_no_longer_held() -> None:
@@ -218,7 +236,7 @@ def test_a_process_that_was_stopped_may_find_out_when_it_runs_again() -> None:
     story = Story()
     story.hold(1, "a", 1)
     story.see(1, held("a"))
-    story.oracle.troubles = [Trouble(AGENT, round(2e9), True, round(22e9))]
+    story.oracle.troubles = [Trouble(AGENT, round(2e9), 0, round(22e9))]
     story.use(22.5, "a", 1)
     assert story.rules == []
     story.use(23.5, "a", 1)
