@@ -39,6 +39,7 @@ class _Numbers(ctypes.Structure):
         ("in_flight", ctypes.c_uint64),
         ("phase", ctypes.c_uint64),
         ("registered", ctypes.c_uint64),
+        ("upstream_away", ctypes.c_uint64),
         ("started_ns", ctypes.c_uint64),
         ("text_version", ctypes.c_uint64),
         ("facts_bytes", ctypes.c_uint64 * 2),
@@ -96,6 +97,10 @@ class Block:
     def set_registered(self, registered: bool) -> None:
         self._n.registered = int(registered)
 
+    def set_upstream_away(self, away: bool) -> None:
+        """What this worker's engine stands on, a server elsewhere, does not answer."""
+        self._n.upstream_away = int(away)
+
     def publish(self, facts: dict[str, Any], metrics: bytes) -> None:
         text = json.dumps(facts).encode()
         if len(text) + len(metrics) > TEXT_BYTES:
@@ -114,6 +119,7 @@ class Block:
             **json.loads(facts or b"{}"),
             "phase": PHASES[self._n.phase],
             "registered": bool(self._n.registered),
+            "upstream_away": bool(self._n.upstream_away),
             "in_flight": int(self._n.in_flight),
             "progress": int(self._n.progress),
             "progress_age_s": round((now_ns - self._n.progress_ns) / 1e9, 3),
@@ -154,6 +160,8 @@ def why_not_ready(shown: dict[str, Any]) -> str | None:
         return str(shown["phase"])
     if not shown["registered"]:
         return "not registered"
+    if shown.get("upstream_away"):
+        return "its upstream does not answer"
     return None
 
 

@@ -83,10 +83,14 @@ class Settings(BaseSettings):
     stt_engine: Literal["moonshine"] = "moonshine"
     stt_model: str = "moonshine-tiny-en"
     stt_threads: Annotated[int, Field(ge=1)] = 1
-    llm_engine: Literal["llamacpp"] = "llamacpp"
+    llm_engine: Literal["llamacpp", "transformers", "openai"] = "llamacpp"
     llm_model: str = "qwen2.5-coder-0.5b"
     llm_threads: Annotated[int, Field(ge=1)] = 2
     llm_context_tokens: Annotated[int, Field(ge=512)] = 4096
+    llm_omni: bool = Field(False, description="the engine hears and sees: input_audio and image_url parts are passed on")
+    llm_upstream_url: str = Field("", description="of the engine openai, as its clients take it: http://host:8000/v1")
+    llm_upstream_model: str = Field("", description="the first that the upstream lists when empty")
+    llm_upstream_api_key: SecretStr = SecretStr("")
     tts_engine: Literal["hibari"] = "hibari"
     tts_voice: str = "heart"
     tts_threads: Annotated[int, Field(ge=1)] = 1

@@ -63,6 +63,7 @@ def test_live_means_that_it_beats_and_that_its_work_moves(change: dict[str, Any]
         ({"phase": "loading"}, "loading"),
         ({"phase": "draining"}, "draining"),
         ({"registered": False}, "not registered"),
+        ({"upstream_away": True}, "its upstream does not answer"),
         ({"beat_age_s": 12.0}, "no beat for 12.0 s"),
     ],
 )

@@ -1,95 +1,173 @@
 """OpenAI's chat wire: what a request may say, and the shapes of the answers."""
 
+import base64
+import binascii
 import json
 import secrets
 import time
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
 
 from daemons.errors import BadRequest
-from daemons.llm.generation import ChatMessage, Generated, Generation
+from daemons.llm.generation import Audio, ChatMessage, Generated, Generation, Image, Modality, Part
 
 DEFAULT_MAX_TOKENS = 150
 MAX_MESSAGES = 512
-MAX_CHARS = 200_000
+MAX_PARTS = 64  # of one message
+MAX_CHARS = 200_000  # of all text
+MAX_MEDIA_BYTES = 24 * 2**20  # of all sound and pictures, as they are sent
 MAX_STOPS = 8
-# What a small model says best with; a request's own figures go before.
-DEFAULT_TEMPERATURE = 0.2
-DEFAULT_REPEAT_PENALTY = 1.1
+MAX_STOP_CHARS = 256
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
-class Part(BaseModel):
-    type: str
-    text: str = ""
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+    def plain(self) -> Part:
+        return self.text
+
+
+class AudioFile(BaseModel):
+    data: str
+    format: Literal["wav", "mp3"]
+
+    @field_validator("data")
+    @classmethod
+    def _is_base64(cls, data: str) -> str:
+        try:
+            base64.b64decode(data, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"this is not base64: {error}") from None
+        return data
+
+
+class AudioPart(BaseModel):
+    type: Literal["input_audio"]
+    input_audio: AudioFile
+
+    def plain(self) -> Part:
+        return Audio(self.input_audio.data, self.input_audio.format)
+
+
+class ImageUrl(BaseModel):
+    url: Annotated[str, Field(pattern=r"^data:image/[a-z+.-]+;base64,")]  # nothing is fetched from elsewhere
+
+
+class ImagePart(BaseModel):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+    def plain(self) -> Part:
+        return Image(self.image_url.url)
+
+
+AnyPart = Annotated[TextPart | AudioPart | ImagePart, Field(discriminator="type")]
 
 
 class Message(BaseModel):
     role: Role
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[AnyPart], Field(max_length=MAX_PARTS)] | None = None
 
     def plain(self) -> ChatMessage:
-        """Raises BadRequest for parts that are not text."""
         role = "system" if self.role == "developer" else self.role
         if self.content is None or isinstance(self.content, str):
             return ChatMessage(role, self.content or "")
-        for part in self.content:
-            if part.type != "text":
-                raise BadRequest(f"this engine reads text; it cannot take a part of type {part.type!r}")
-        return ChatMessage(role, "".join(part.text for part in self.content))
+        return ChatMessage(role, tuple(part.plain() for part in self.content))
 
 
 class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+Stop = Annotated[str, Field(max_length=MAX_STOP_CHARS)]
+
+
 class ChatBody(BaseModel):
     """POST /v1/chat/completions; what is not named here and would not change the answer is ignored."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
-    stream: bool = False
-    stream_options: StreamOptions = StreamOptions()
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
     # 0 only reads the prompt into the cache of the caller's slot
     max_tokens: Annotated[int, Field(ge=0, le=32_768)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=0, le=32_768)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    repeat_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    repeat_penalty: Annotated[float, Field(gt=0, le=2)] | None = Field(
+        None, validation_alias=AliasChoices("repeat_penalty", "repetition_penalty")
+    )
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Literal[1, None] = None
+    # Would change the answer, and are not to be had here
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    functions: Annotated[list[Any], Field(max_length=0)] | None = None
     response_format: dict[str, Any] | None = None
+    logprobs: Literal[False, None] = None
+    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
 
     @model_validator(mode="after")
     def _is_plain_chat(self) -> "ChatBody":
         if self.response_format is not None and self.response_format.get("type", "text") != "text":
             raise ValueError("response_format: only text is answered here")
-        if sum(len(message.content or "") for message in self.messages) > MAX_CHARS:
+        messages = [message.plain() for message in self.messages]
+        if sum(len(message.text) for message in messages) > MAX_CHARS:
             raise ValueError(f"the messages have more than {MAX_CHARS} characters")
+        if sum(_media_bytes(part) for message in messages for part in message.parts) > MAX_MEDIA_BYTES:
+            raise ValueError(f"the sound and the pictures have more than {MAX_MEDIA_BYTES} bytes")
+        try:
+            for text in (message.text for message in messages):
+                text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"a message is not Unicode text: {error.reason}") from None
         return self
 
-    def generation(self) -> Generation:
+    def generation(self, takes: frozenset[Modality]) -> Generation:
+        """For an engine whose messages may hold `takes`. Raises BadRequest for other parts."""
+        messages = [message.plain() for message in self.messages]
+        for part in (part for message in messages for part in message.parts):
+            if (kind := _modality(part)) not in takes:
+                raise BadRequest(f"this engine takes {' and '.join(sorted(takes))}; {_PART_OF[kind]} is none of it")
         limits = [limit for limit in (self.max_completion_tokens, self.max_tokens) if limit is not None]
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return Generation(
-            messages=[message.plain() for message in self.messages],
+            messages=messages,
             max_tokens=limits[0] if limits else DEFAULT_MAX_TOKENS,
-            temperature=DEFAULT_TEMPERATURE if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            repeat_penalty=DEFAULT_REPEAT_PENALTY if self.repeat_penalty is None else self.repeat_penalty,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            repeat_penalty=self.repeat_penalty,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
             stop=[text for text in stop if text],
-            seed=self.seed,
+            seed=None if self.seed is None else self.seed % 2**32,
         )
+
+
+_PART_OF: dict[Modality, str] = {"text": "text", "audio": "input_audio", "image": "image_url"}
+
+
+def _modality(part: Part) -> Modality:
+    return "text" if isinstance(part, str) else "audio" if isinstance(part, Audio) else "image"
+
+
+def _media_bytes(part: Part) -> int:
+    return 0 if isinstance(part, str) else len(part.base64 if isinstance(part, Audio) else part.url)
 
 
 class Reply:
     """The shapes of one answer, whole or in chunks."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, streams_usage: bool = False) -> None:
         self._common = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        # As OpenAI has it: once usage is asked for, every chunk has the field, and the last one a value.
+        self._no_usage: dict[str, Any] = {"usage": None} if streams_usage else {}
 
     def whole(self, text: str, generated: Generated) -> dict[str, Any]:
         message = {"role": "assistant", "content": text}
@@ -97,7 +175,7 @@ class Reply:
         return {**self._common, "object": "chat.completion", "choices": [choice], "usage": usage(generated)}
 
     def chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
-        return self._event([{"index": 0, "delta": delta, "finish_reason": finish_reason}])
+        return self._event([{"index": 0, "delta": delta, "finish_reason": finish_reason}], **self._no_usage)
 
     def usage_chunk(self, generated: Generated) -> bytes:
         return self._event([], usage=usage(generated))

@@ -4,36 +4,92 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from prometheus_client import CollectorRegistry
+
 from daemons.errors import ConfigurationError
+from daemons.lane import Lane
 from daemons.llm.engines.llamacpp import LlamaCpp
-from daemons.llm.generation import Emit, Generated, Generation
+from daemons.llm.engines.upstream import Upstream
+from daemons.llm.generation import OMNI, TEXT_ONLY, Generated, Generation, Modality
+from daemons.llm.threaded import BlockingEngine, Threaded
 from daemons.models import model_dir
 from daemons.settings import Settings
 
 
 class LlmEngine(Protocol):
-    context_tokens: int  # that one slot holds, prompt and answer together
+    """Lives in the worker's event loop. `model` and `takes` may be asked for once it is loaded."""
 
-    def load(self) -> None:
-        """Blocks until the model is in memory."""
+    shares_compute: bool  # one slot's work slows down the others'
 
-    def generate(self, slot: int, generation: Generation, emit: Emit) -> Generated:
-        """Continue the conversation in `slot`, whose prompt cache is the conversation's own.
+    @property
+    def model(self) -> str:
+        """Its name for clients."""
 
-        One call at a time for each slot; different slots from different threads. Raises BadRequest when the prompt does
-        not fit, Unavailable when the engine fails.
+    @property
+    def takes(self) -> frozenset[Modality]:
+        """What a message may be made of."""
+
+    async def load(self) -> None:
+        """Returns when it has answered one real request. Raises ConfigurationError when it never could."""
+
+    async def generate(self, slot: int, generation: Generation, emit: Callable[[str], None]) -> Generated:
+        """Continue the conversation in `slot`, one call at a time for each; cancelled, it has stopped when it raises.
+
+        `emit` gets each piece of the answer, and "" when a part of the prompt has been read. Raises BadRequest when the
+        prompt does not fit, AtCapacity when the engine is full, Unavailable when it fails.
         """
 
-    def close(self) -> None: ...
+    async def check(self) -> None:
+        """Returns when what the engine stands on is there. Raises Unavailable when it is not, and says why."""
+
+    async def close(self) -> None: ...
 
 
-ENGINES: dict[str, Callable[[Settings], LlmEngine]] = {
-    "llamacpp": lambda settings: LlamaCpp(
+def llamacpp(settings: Settings) -> BlockingEngine:
+    return LlamaCpp(
         gguf_in(model_dir(settings, settings.llm_model)),
         slots=settings.slots + settings.direct_slots,
         context_tokens=settings.llm_context_tokens,
         threads=settings.llm_threads,
-    ),
+    )
+
+
+def transformers(settings: Settings) -> BlockingEngine:
+    place = model_dir(settings, settings.llm_model)
+    try:
+        from daemons.llm.engines.transformers import Transformers  # noqa: PLC0415 - torch takes ten seconds, or is absent
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the engine transformers needs the extra `torch` ({error}): "
+            "run post_start.sh with CALLBOX_PROFILE=gpu, or install callbox[torch]"
+        ) from error
+    return Transformers(
+        place,
+        slots=settings.slots + settings.direct_slots,
+        context_tokens=settings.llm_context_tokens,
+        threads=settings.llm_threads,
+    )
+
+
+def in_threads(make: Callable[[Settings], BlockingEngine], settings: Settings, lane: Lane) -> LlmEngine:
+    slots = settings.slots + settings.direct_slots
+    return Threaded(lambda: make(settings), lane, model=settings.llm_model, slots=slots)
+
+
+def upstream(settings: Settings, metrics: CollectorRegistry) -> LlmEngine:
+    return Upstream(
+        settings.llm_upstream_url,
+        model=settings.llm_upstream_model,
+        api_key=settings.llm_upstream_api_key.get_secret_value(),
+        takes=OMNI if settings.llm_omni else TEXT_ONLY,
+        metrics=metrics,
+    )
+
+
+ENGINES: dict[str, Callable[[Settings, Lane, CollectorRegistry], LlmEngine]] = {
+    "llamacpp": lambda settings, lane, _: in_threads(llamacpp, settings, lane),
+    "transformers": lambda settings, lane, _: in_threads(transformers, settings, lane),
+    "openai": lambda settings, _, metrics: upstream(settings, metrics),
 }
 
 

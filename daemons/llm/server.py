@@ -2,35 +2,45 @@
 
 import asyncio
 import contextlib
-import threading
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import get_args
 
 from aiohttp import web
 from prometheus_client import Counter, Histogram, ProcessCollector
 
+from daemons import wire
 from daemons.admission import Work
-from daemons.errors import CallboxError
+from daemons.errors import AtCapacity, BadRequest, CallboxError, Fenced
 from daemons.llm.chat import DONE, ChatBody, Reply, event
 from daemons.llm.engine import ENGINES
-from daemons.llm.generation import ChatMessage, Generated, Generation
+from daemons.llm.generation import Generated, Generation
+from daemons.llm.turns import Turns
 from daemons.runtime import Runtime
 from daemons.streams import Outlet, StreamCut, read_json, to_whoever_is_there, while_connected
+from daemons.wire import Priority
 from daemons.worker import EngineWorker
+
+log = logging.getLogger(__name__)
 
 LAST_WORD_TIMEOUT_S = 1.0
 FIRST_TOKEN_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 RATE_BUCKETS = (2, 5, 10, 20, 50, 100, 200, 500)
-WARM_UP = Generation(
-    messages=[ChatMessage("system", "You are on the phone."), ChatMessage("user", "Hello?")],
-    max_tokens=2,
-    temperature=0.0,
-    top_p=1.0,
-    repeat_penalty=1.0,
-    stop=[],
-    seed=0,
-)
+CHECK_EVERY_S = 2.0
+LEAVE_S = 2.0
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+MADE_WAY = "others' committed work needs the engine; try again"
+
+
+@dataclass(eq=False, slots=True)
+class _Place:
+    """That a request without a call holds."""
+
+    is_taken: bool = False  # by a committed one
+    left: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class LlmService(EngineWorker):
@@ -38,11 +48,11 @@ class LlmService(EngineWorker):
         settings = runtime.settings
         places = settings.slots + settings.direct_slots
         super().__init__(runtime, "llm", threads=places)
-        self._engine = ENGINES[settings.llm_engine](settings)
-        self._model = settings.llm_model
+        self._engine = ENGINES[settings.llm_engine](settings, self.lane, runtime.metrics)
         self._loaded_at = int(time.time())
-        # A slot's engine takes one request at a time; the next waits here, not in a thread that others need.
-        self._turns = [asyncio.Lock() for _ in range(places)]
+        self._turns = Turns(across_slots=self._engine.shares_compute)
+        self._speculative: dict[_Place, Work] = {}
+        self._checking: asyncio.Task[None] | None = None
         self._first_token_s = Histogram(
             "callbox_llm_first_token_seconds",
             "From the request to the first text",
@@ -61,43 +71,107 @@ class LlmService(EngineWorker):
             ["kind"],
             registry=runtime.metrics,
         )
+        self._made_way = Counter(
+            "callbox_llm_speculative_stops_total",
+            "Speculative answers stopped for committed work: dropped, or begun again later",
+            ["then"],
+            registry=runtime.metrics,
+        )
         ProcessCollector(registry=runtime.metrics)
 
     async def load(self) -> str:
-        def load(_: threading.Event) -> None:
-            self._engine.load()
-            for slot in range(len(self._turns)):
-                self._engine.generate(slot, WARM_UP, lambda _: False)
+        await self._engine.load()
+        self._checking = asyncio.create_task(self._keep_checking(), name="check")
+        return self._engine.model
 
-        await self.lane.run(load)
-        return self._model
+    async def _keep_checking(self) -> None:
+        """Not ready while the engine's upstream is away: no new calls then; those that are here may try their luck."""
+        away = False
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            try:
+                await self._engine.check()
+            except CallboxError as error:
+                if not away:
+                    log.warning("not ready: %s", error)
+                away = True
+            else:
+                if away:
+                    log.info("the upstream answers again")
+                away = False
+            self._runtime.health.set_upstream_away(away)
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return [web.post("/v1/chat/completions", to_whoever_is_there(self.chat)), web.get("/v1/models", self.models)]
 
     async def close(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
         await super().close()
-        self._engine.close()
+        await self._engine.close()
 
     async def models(self, request: web.Request) -> web.Response:
-        model = {"id": self._model, "object": "model", "created": self._loaded_at, "owned_by": "callbox"}
+        model = {
+            "id": self._engine.model,
+            "object": "model",
+            "created": self._loaded_at,
+            "owned_by": "callbox",
+            "input_modalities": sorted(self._engine.takes),
+        }
         return web.json_response({"object": "list", "data": [model]})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
+        priority = priority_of(request)
         body = await read_json(request, ChatBody)
-        generation = body.generation()
-        reply = Reply(self._model)
-        async with self.admit(request) as work:
+        generation = body.generation(self._engine.takes)
+        streams_usage = body.stream_options is not None and body.stream_options.include_usage
+        reply = Reply(self._engine.model, streams_usage=streams_usage)
+        async with self._admit(request, priority) as work:
             with self.endings.counted():
-                async with while_connected(request), aclosing(self._generate(work, generation)) as answer:
+                async with while_connected(request), aclosing(self._generate(work, generation, priority)) as answer:
                     if body.stream:
-                        return await self._stream(request, reply, answer, usage=body.stream_options.include_usage)
+                        return await self._stream(request, reply, answer, usage=streams_usage)
                     text = ""
                     async for piece in answer:
                         if isinstance(piece, Generated):
                             return web.json_response(reply.whole(text, piece))
                         text += piece
         raise AssertionError("an answer ends with Generated")
+
+    @asynccontextmanager
+    async def _admit(self, request: web.Request, priority: Priority) -> AsyncIterator[Work]:
+        """As `admit`; where all places are taken, committed work takes the place of speculative work."""
+        place = _Place()
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    work = await stack.enter_async_context(self.admit(request))
+                except AtCapacity:
+                    if priority != "committed" or not await self._take_from_speculative():
+                        raise
+                    work = await stack.enter_async_context(self.admit(request))
+                if priority == "speculative" and work.call is None:
+                    self._speculative[place] = work
+                yield work
+        except Fenced:
+            if place.is_taken:
+                raise AtCapacity(MADE_WAY) from None
+            raise
+        finally:
+            self._speculative.pop(place, None)
+            place.left.set()
+
+    async def _take_from_speculative(self) -> bool:
+        """End one request without a call that is speculative; whether there was one, and its place is free now."""
+        if not self._speculative:
+            return False
+        place, work = self._speculative.popitem()
+        place.is_taken = True
+        work.abort(MADE_WAY)
+        self._made_way.labels("dropped").inc()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(place.left.wait(), LEAVE_S)
+        return place.left.is_set()
 
     async def _stream(
         self, request: web.Request, reply: Reply, answer: AsyncIterator[str | Generated], *, usage: bool
@@ -134,35 +208,40 @@ class LlmService(EngineWorker):
                 await response.write(event({"error": error}))
                 await response.write_eof()
 
-    async def _generate(self, work: Work, generation: Generation) -> AsyncGenerator[str | Generated, None]:
-        """Pieces of the answer, "" for progress with the prompt, and last how it ended. Closing it stops the engine."""
+    async def _generate(
+        self, work: Work, generation: Generation, priority: Priority
+    ) -> AsyncGenerator[str | Generated, None]:
+        """Pieces of the answer, "" for progress with the prompt, and last how it ended. Closing it stops the engine.
+
+        Speculative work that must make way begins again later when none of its answer was told, and is dropped
+        (AtCapacity) otherwise: who asked for it wants it committed by then, or not at all.
+        """
         asked_s = time.monotonic()
         first_s: float | None = None
+        generated: Generated | None = None
         pieces: asyncio.Queue[str | None] = asyncio.Queue()  # bounded by max_tokens
-        loop = asyncio.get_running_loop()
-
-        def generate(cancelled: threading.Event) -> Generated:
-            def emit(text: str) -> bool:
-                loop.call_soon_threadsafe(pieces.put_nowait, text)
-                return cancelled.is_set()
-
-            return self._engine.generate(work.slot, generation, emit)
-
-        async with self._turns[work.slot]:
-            with work.active():
-                generating = asyncio.create_task(self.lane.run(generate))
-                generating.add_done_callback(lambda _: pieces.put_nowait(None))
-                try:
-                    while (piece := await pieces.get()) is not None:
-                        work.progress()
-                        if piece and first_s is None:
-                            first_s = time.monotonic()
-                            self._first_token_s.observe(first_s - asked_s)
-                        yield piece
-                    generated = await generating
-                finally:
-                    generating.cancel()
-                    await asyncio.gather(generating, return_exceptions=True)
+        while generated is None:
+            async with self._turns.turn(work.slot, priority) as turn:
+                with work.active():
+                    generating = asyncio.create_task(self._engine.generate(work.slot, generation, pieces.put_nowait))
+                    generating.add_done_callback(lambda _: pieces.put_nowait(None))
+                    turn.stopped_by(generating.cancel)
+                    try:
+                        while (piece := await pieces.get()) is not None:
+                            work.progress()
+                            if piece and first_s is None:
+                                first_s = time.monotonic()
+                                self._first_token_s.observe(first_s - asked_s)
+                            yield piece
+                        if not generating.cancelled():
+                            generated = generating.result()
+                    finally:
+                        generating.cancel()
+                        await asyncio.gather(generating, return_exceptions=True)
+            if generated is None:
+                self._made_way.labels("waited" if first_s is None else "dropped").inc()
+                if first_s is not None:
+                    raise AtCapacity(MADE_WAY)
         self._count(generated, None if first_s is None else time.monotonic() - first_s)
         yield generated
 
@@ -172,3 +251,11 @@ class LlmService(EngineWorker):
         self._tokens.labels("completion").inc(generated.completion_tokens)
         if took_s and generated.completion_tokens > 1:
             self._rate.observe((generated.completion_tokens - 1) / took_s)
+
+
+def priority_of(request: web.Request) -> Priority:
+    """Raises BadRequest for a word that is none."""
+    said = request.headers.get(wire.PRIORITY, "committed")
+    if said not in PRIORITIES:
+        raise BadRequest(f"{wire.PRIORITY} is {' or '.join(PRIORITIES)}, not {said!r}")
+    return said
