@@ -1,6 +1,6 @@
 """The nine faults of the demo that this design exists to rule out.
 
-Each has a mutant in `mutants.py` that brings exactly this fault back, and that fails exactly this test.
+Each has a mutant (`mutants/demo.py`, `test_python_mutants.py`) that brings this fault back, and that fails this test.
 """
 
 import asyncio
