@@ -29,6 +29,7 @@ class RegistryLife(RuleBasedStateMachine):
         self.clients = Clients()
         self.steps = steps
         self.last: tuple[Op, Any] | None = None
+        self.data_lost = False
         for worker, role in FLEET.items():
             self.restart(worker, slots=2 if role == "agent" else 1)
             self.heartbeat(worker, 0, ready=True)
@@ -166,6 +167,7 @@ class RegistryLife(RuleBasedStateMachine):
             case Fault.LOSE_DATA:
                 self.sides.lose_data(self.clients.seen_fences)
                 self.clients.last_event = "0-0"
+                self.data_lost = True
             case Fault.FORGET_SCRIPTS:
                 self.sides.forget_scripts()
             case Fault.CHANGE_SERVER:
@@ -175,9 +177,11 @@ class RegistryLife(RuleBasedStateMachine):
         self.steps[fault] += 1
         self.last = None
 
+    @precondition(lambda self: self.data_lost)
     @rule()
     def everyone_comes_back(self) -> None:
-        """As after a loss of data: workers register once, holders adopt."""
+        """Workers register once, holders adopt."""
+        self.data_lost = False
         for process in self.clients.running.values():
             self.do(self.clients.register(process))
         for call in CALLS[:6]:
