@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 
@@ -15,7 +16,10 @@ from daemons.settings import Settings
 from daemons.streams import Endings, Outlet, serve_socket
 from daemons.tts.engine import ENGINES
 from daemons.tts.live import LiveTts
+from daemons.tts.resume import RecentStreams
 from daemons.tts.speech import Speech, SpeechMetrics, Voice
+from daemons.tts.vibevoice import VibeVoiceStream
+from tests.tts.vibevoice import VibeVoiceClient
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +34,7 @@ def metrics() -> CollectorRegistry:
 
 @pytest.fixture
 async def port(metrics: CollectorRegistry) -> AsyncIterator[int]:
-    """/tts/live with the real engine, in this process, so that its patience can be made short."""
+    """/tts/live and /stream with the real engine, in this process, so that their patience can be made short."""
     lane = Lane("tts", 1, metrics)
     voice = Voice(ENGINES["hibari"](Settings()), lane, SpeechMetrics(metrics))
     await lane.run(lambda _: voice.engine.load())
@@ -44,14 +48,35 @@ async def port(metrics: CollectorRegistry) -> AsyncIterator[int]:
         await serve_socket(door, outlet, LiveTts(door, outlet, lambda _: Speech(voice, work), endings).run())
         return door
 
+    async def stream(request: web.Request) -> web.StreamResponse:
+        door = web.WebSocketResponse(timeout=0.2, compress=False, autoclose=False)
+        await door.prepare(request)
+        work = Work(0, None, Block())
+        outlet, recent = Outlet(request), RecentStreams()
+        await VibeVoiceStream(door, outlet, voice, recent, endings, lambda: contextlib.nullcontext(work)).run(
+            request.query
+        )
+        return door
+
     app = web.Application()
-    app.add_routes([web.get("/tts/live", live)])
+    app.add_routes([web.get("/tts/live", live), web.get("/stream", stream)])
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner.addresses[0][1]
     await runner.cleanup()
     await asyncio.to_thread(lane.close)
+
+
+async def until_given_up(metrics: CollectorRegistry) -> float:
+    """The seconds of audio made until the reader was found too slow."""
+    for _ in range(400):
+        await asyncio.sleep(0.05)
+        if metrics.get_sample_value("callbox_streams_ended_total", {"how": "slow_reader"}):
+            break
+    made_s = metrics.get_sample_value("callbox_audio_seconds_total")
+    assert made_s is not None
+    return made_s
 
 
 def small_socket(_: object) -> socket.socket:
@@ -72,13 +97,7 @@ async def test_a_socket_that_is_not_read_pauses_the_voice_and_is_closed_with_a_r
     ):
         for _ in range(5):
             await client.send_str(wire.TtsText(id=1, text=LONG[:3900]).model_dump_json())
-        for _ in range(400):
-            await asyncio.sleep(0.05)
-            if metrics.get_sample_value("callbox_streams_ended_total", {"how": "slow_reader"}):
-                break
-        made_s = metrics.get_sample_value("callbox_audio_seconds_total")
-        assert made_s is not None
-        assert 2 < made_s < WORST_UNREAD_S
+        assert 2 < await until_given_up(metrics) < WORST_UNREAD_S
         last = ""
         while (message := await client.receive(timeout=5)).type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
             if message.type is aiohttp.WSMsgType.TEXT:
@@ -87,3 +106,21 @@ async def test_a_socket_that_is_not_read_pauses_the_voice_and_is_closed_with_a_r
         assert isinstance(reply, wire.StreamError)
         assert "nothing was read" in reply.message
         assert client.close_code == aiohttp.WSCloseCode.TRY_AGAIN_LATER
+
+
+async def test_a_stream_that_is_not_read_pauses_too_and_says_in_its_own_words_why_it_ends(
+    port: int, metrics: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "NO_PROGRESS_S", 1.0)
+    connector = aiohttp.TCPConnector(socket_factory=small_socket)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.ws_connect(f"ws://127.0.0.1:{port}/stream", params={"text": LONG}) as socket,
+    ):
+        client = VibeVoiceClient(socket)
+        await client.begin()
+        assert 2 < await until_given_up(metrics) < WORST_UNREAD_S
+        heard = await client.end()
+    assert [event for event, _ in heard.ends] == ["backend_error", "backend_stream_complete"]
+    assert "nothing was read" in heard.ends[0][1]["message"]
+    assert heard.close[0] == aiohttp.WSCloseCode.TRY_AGAIN_LATER
