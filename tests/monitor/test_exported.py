@@ -32,6 +32,7 @@ OF_THE_TARGET = {"job", "instance", "daemon"}  # given by the scrape configurati
 LONG = "This is one of very many sentences that nobody will ever hear. " * 60
 
 PATIENCE_S = 10
+STARTED_AT_ONCE = 2  # each has a time limit to be ready in
 
 Labels = dict[str, set[str]]  # name → values
 
@@ -114,7 +115,7 @@ def daemons(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         role: WorkerProcess(role, redis_url, folder, **special.get(role, {}))
         for role in ("monitor", "tts", "stt", "llm", "agent", "token")
     }
-    with contextlib.ExitStack() as ends, ThreadPoolExecutor() as pool:
+    with contextlib.ExitStack() as ends, ThreadPoolExecutor(STARTED_AT_ONCE) as pool:
         list(pool.map(ends.enter_context, processes.values()))
         yield processes
 
