@@ -163,7 +163,7 @@ async def _throttle(world: World, rng: Random) -> Party:
 
 
 @contextlib.contextmanager
-def _redis_trouble(world: World, spares_s: float) -> Iterator[None]:
+def redis_trouble(world: World, spares_s: float) -> Iterator[None]:
     began_ns = time.monotonic_ns()
     with _trouble(world, REDIS, spares_s):
         yield
@@ -171,14 +171,14 @@ def _redis_trouble(world: World, spares_s: float) -> Iterator[None]:
 
 
 async def _redis_restarts(world: World, rng: Random) -> None:
-    with _redis_trouble(world, AWAY_SPARES_S):
+    with redis_trouble(world, AWAY_SPARES_S):
         await world.redis.kill()
         await asyncio.sleep(rng.uniform(*AWAY_S))
         await world.redis.start()
 
 
 async def _redis_loses_data(world: World, rng: Random) -> None:
-    with _redis_trouble(world, AWAY_SPARES_S):
+    with redis_trouble(world, AWAY_SPARES_S):
         await world.redis.kill()
         await world.redis.lose_data()
         world.oracle.data_lost()
@@ -187,7 +187,7 @@ async def _redis_loses_data(world: World, rng: Random) -> None:
 
 
 async def _redis_hangs(world: World, rng: Random) -> None:
-    with _redis_trouble(world, SILENCE_SPARES_S):
+    with redis_trouble(world, SILENCE_SPARES_S):
         world.redis.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(rng.uniform(*HANG_S))

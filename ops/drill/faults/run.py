@@ -64,10 +64,13 @@ async def drill(
     cards = deck(kinds, rounds, Random(seed))  # noqa: S311
     numbered: Iterator[tuple[int, Kind]] = iter(enumerate(cards, 1))
     outcome, started_s, ports = Outcome(seed), time.monotonic(), Ports()
-    async with Forks("daemons.runtime", *entries.modules) as forks, asyncio.TaskGroup() as tasks:
-        for number in range(1, min(worlds, len(cards)) + 1):
-            world = World(f"world{number}", folder / f"world{number}", forks, ports, entries)
-            tasks.create_task(_live(world, numbered, outcome, on_round))
+    try:
+        async with Forks("daemons.runtime", *entries.modules) as forks, asyncio.TaskGroup() as tasks:
+            for number in range(1, min(worlds, len(cards)) + 1):
+                world = World(f"world{number}", folder / f"world{number}", forks, ports, entries)
+                tasks.create_task(_live(world, numbered, outcome, on_round))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     outcome.lasted_s = time.monotonic() - started_s
     return outcome
 
@@ -78,12 +81,7 @@ async def _live(
     async with world.running():
         for number, kind in cards:
             rng = Random(f"{outcome.seed}/{number}")  # noqa: S311
-            round_ = asyncio.create_task(_round(world, kind, rng, outcome))
-            await asyncio.wait((round_, world.failed), return_when=asyncio.FIRST_COMPLETED)
-            if world.failed.done():
-                round_.cancel()
-                world.failed.result()
-            round_.result()
+            await world.meanwhile(_round(world, kind, rng, outcome))
             _collect(world, number, kind.name, outcome)
             outcome.rounds += 1
             outcome.by_kind[kind.name] += 1

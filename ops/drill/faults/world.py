@@ -8,10 +8,11 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -107,6 +108,7 @@ class World:
         self._forks = forks
         self._entries = entries
         self._ports = ports
+        self._background: list[asyncio.Task[None]] = []
         self.redis = Redis(ports.pair(), folder / "redis", forks)
 
     @property
@@ -131,17 +133,29 @@ class World:
             stack.push_async_callback(self._registry.close)
             callers_registry = connect(self.party("callers").redis_url)
             stack.push_async_callback(callers_registry.close)
-            tasks = [asyncio.create_task(self._keep_up(party, journal)) for party in self.parties if party.port]
-            tasks.append(asyncio.create_task(self._watch()))
-            stack.push_async_callback(_ended, tasks)
-            await self._until_all_well()
+            self._background += [
+                *(asyncio.create_task(self._keep_up(party, journal)) for party in self.parties if party.port),
+                asyncio.create_task(self._feel_stalls()),
+                asyncio.create_task(self._watch()),
+            ]
+            stack.push_async_callback(_ended, self._background)
+            await self.meanwhile(self._until_all_well())
             callers = Callers(
                 callers_registry, ROLES, QUEUE_MAX, is_held=self.oracle.is_held, hang_up=self.oracle.hung_up
             )
-            tasks += [asyncio.create_task(callers.call_again_and_again()) for _ in range(CALLERS)]
-            self.failed = asyncio.create_task(_first_failure(tasks))
-            stack.push_async_callback(_ended, [self.failed])
+            self._background += [asyncio.create_task(callers.call_again_and_again()) for _ in range(CALLERS)]
             yield self
+
+    async def meanwhile(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this while the world goes on. Raises what broke the world."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait([task, *self._background], return_when=asyncio.FIRST_COMPLETED)
+            for done in [*self._background, task]:
+                if done.done():
+                    done.result()
+        finally:
+            await _ended([task])
 
     async def _arrange(self, stack: AsyncExitStack) -> None:
         for role, count in PROCESSES.items():
@@ -223,21 +237,18 @@ class World:
                 for event in await self._registry.events(since, EVENTS_PAGE):
                     self.oracle.hear(event, time.monotonic_ns())
                     since = event.id
+            answered_ns = time.monotonic_ns()
+            if answered_ns - asked_ns > STALL_S * 1e9 and not self.oracle.in_trouble(REDIS, asked_ns, after_s=0):
+                self.oracle.stalled(asked_ns, answered_ns)  # nobody spoils our own way to Redis
+            await asyncio.sleep(LOOK_S)
+
+    async def _feel_stalls(self) -> None:
+        while True:
             slept_ns = time.monotonic_ns()
             await asyncio.sleep(LOOK_S)
             woke_ns = time.monotonic_ns()
-            late_ns = woke_ns - slept_ns - LOOK_S * 1e9
-            if not self.oracle.in_trouble(REDIS, asked_ns, after_s=0):  # nobody spoils our own way to Redis
-                late_ns = max(late_ns, slept_ns - asked_ns)
-            if late_ns > STALL_S * 1e9:
-                self.oracle.stalled(asked_ns, woke_ns)
-
-
-async def _first_failure(tasks: list["asyncio.Task[None]"]) -> None:
-    """None of them ends by itself; the first that fails raises here."""
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
+            if woke_ns - slept_ns > (LOOK_S + STALL_S) * 1e9:
+                self.oracle.stalled(slept_ns, woke_ns)
 
 
 async def _ended(tasks: list["asyncio.Task[None]"]) -> None:
@@ -246,4 +257,7 @@ async def _ended(tasks: list["asyncio.Task[None]"]) -> None:
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.2)
+        done, pending = await asyncio.wait(pending, timeout=0.2)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # heard; what matters of it has been raised by `meanwhile`

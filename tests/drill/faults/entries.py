@@ -7,6 +7,7 @@ from typing import NoReturn
 from daemons import settings as settings_module
 from daemons.admission import Admission, Claim
 from daemons.registry import AdoptStatus, Registry, holder
+from daemons.runtime import EXIT_DO_NOT_RESTART
 from ops.drill.faults import agent, worker
 
 
@@ -14,6 +15,10 @@ def tell(code: str, word: str) -> NoReturn:
     sys.stdout.write(f"{word}, with {settings_module.load().slots} slots\n")
     sys.stdout.flush()
     os._exit(int(code))
+
+
+def worker_that_wants_no_restart(role: str, journal: str) -> NoReturn:
+    os._exit(EXIT_DO_NOT_RESTART)
 
 
 def worker_without_fences(role: str, journal: str) -> NoReturn:

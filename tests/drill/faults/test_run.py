@@ -1,6 +1,7 @@
 """The whole drill: a hundred rounds against the product, and a few against one that is broken on purpose."""
 
 import asyncio
+import math
 import signal
 from collections import Counter
 from pathlib import Path
@@ -8,10 +9,11 @@ from random import Random
 
 import pytest
 
-from ops.drill.faults.kinds import KINDS, Kind, deck
+from ops.drill.faults.kinds import KINDS, Kind, deck, redis_trouble
 from ops.drill.faults.oracle import PARTITION_S, TOLERANCE_S, Rule
 from ops.drill.faults.run import drill
 from ops.drill.faults.world import Entries, World
+from ops.run import StepFailed
 
 ROUNDS, WORLDS, SEED = 100, 8, 20
 ENTRIES = "tests.drill.faults.entries"
@@ -64,9 +66,17 @@ async def test_a_holder_that_never_gives_up_is_found_out(tmp_path: Path) -> None
 
 async def redis_hangs_for_long(world: World, rng: Random) -> None:
     await asyncio.sleep(3)  # in which calls begin
-    world.redis.signal(signal.SIGSTOP)
-    await asyncio.sleep(PARTITION_S + TOLERANCE_S + 4)
-    world.redis.signal(signal.SIGCONT)
+    with redis_trouble(world, spares_s=math.inf):
+        world.redis.signal(signal.SIGSTOP)
+        await asyncio.sleep(PARTITION_S + TOLERANCE_S + 4)
+        world.redis.signal(signal.SIGCONT)
+
+
+@pytest.mark.integration
+async def test_a_world_that_cannot_be_kept_up_ends_the_drill_with_a_word(tmp_path: Path) -> None:
+    broken = Entries(worker=f"{ENTRIES}:worker_that_wants_no_restart")
+    with pytest.raises(StepFailed, match="of world1 has ended for good"):
+        await drill(1, SEED, 1, folder=tmp_path, on_round=lambda: None, entries=broken)
 
 
 def test_a_deck_holds_every_kind_in_its_share_and_is_the_same_for_the_same_seed() -> None:
