@@ -16,7 +16,7 @@ from tests.ports import free_pair
 
 READY_S = 60.0
 END_S = 15.0
-METRIC_S = 5.0
+METRIC_S = 20.0
 
 
 class WorkerProcess:

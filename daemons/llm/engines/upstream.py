@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter
 
 from daemons.errors import AtCapacity, BadRequest, CallboxError, ConfigurationError, Unavailable
@@ -129,7 +130,7 @@ class Upstream:
                 if answer.has_begun or back_off_s is None:
                     raise failure.error from failure
                 pause_s = max(failure.after_s, back_off_s * random.uniform(*JITTER))  # noqa: S311 - no secret
-                if pause_s > self._timeouts.first_token_s:
+                if pause_s > (limit.when() or 0.0) - asyncio.get_running_loop().time():
                     raise failure.error from failure
                 log.warning("asking again in %.1f s: %s", pause_s, failure.error)
                 self._retries.inc()
@@ -152,7 +153,7 @@ class Upstream:
                         limit.reschedule(loop.time() + self._timeouts.between_tokens_s)
         except _TRANSPORT as error:
             raise _TryAgain(Unavailable(f"the upstream cannot be reached: {error or type(error).__name__}")) from error
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, HttpProcessingError) as error:
             raise _TryAgain(Unavailable(f"the upstream sent what is no answer: {error}")) from error
         if not answer.has_ended:
             raise _TryAgain(Unavailable("the upstream closed the stream before its answer had ended"))
