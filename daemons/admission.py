@@ -97,6 +97,10 @@ class Admission:
         self._direct: list[Work | None] = [None] * direct_slots
         self._admitted = Counter("callbox_requests_total", "Requests admitted", ["kind"], registry=metrics)
         self._refused = Counter("callbox_refusals_total", "Requests refused", ["reason"], registry=metrics)
+        for kind in ("call", "direct"):
+            self._admitted.labels(kind)
+        for error in (AtCapacity, BadRequest, Fenced, Unavailable):  # a series whose first count is 1 has no increase
+            self._refused.labels(error.__name__)
 
     @property
     def max_fence(self) -> int:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import NoReturn, Protocol
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from daemons import settings as settings_module
 from daemons.admission import Admission
@@ -76,6 +76,7 @@ class Runtime:
         self.settings = settings
         self.boot = str(uuid.uuid4())
         self.metrics = CollectorRegistry()
+        ProcessCollector(registry=self.metrics)
         self.health = Block()
         self.registry: Registry = connect(settings.redis)
         self.draining = asyncio.Event()

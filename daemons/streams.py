@@ -31,6 +31,7 @@ WS_CLOSE_TIMEOUT_S = 1.0
 WS_HEARTBEAT_S = 20.0
 # Reasons to cancel a task with that are no failure of anybody's
 CANCELLED, CLIENT_GONE = "cancelled", "client_gone"
+ENDINGS = ("finished", CANCELLED, CLIENT_GONE, "aborted", "slow_reader", "refused", "failed")
 WS_REASON_BYTES = 120  # of 125 that a control frame holds
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -148,6 +149,8 @@ class Endings:
 
     def __init__(self, metrics: CollectorRegistry) -> None:
         self._ended = Counter("callbox_streams_ended_total", "Streams by how they ended", ["how"], registry=metrics)
+        for how in ENDINGS:  # a series whose first count is 1 has no increase
+            self._ended.labels(how)
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import get_args
 import aiohttp
 import numpy as np
 from aiohttp import web
-from prometheus_client import Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import Counter, Gauge, Histogram
 
 from daemons import trace, wire
 from daemons.agent import persona
@@ -57,7 +57,6 @@ class Agent:
             registry=metrics,
         )
         Gauge("callbox_calls", "Calls held now", registry=metrics).set_function(lambda: len(self._running))
-        ProcessCollector(registry=metrics)
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return ()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from aiohttp import web
-from prometheus_client import Counter, Histogram, ProcessCollector
+from prometheus_client import Counter, Histogram
 
 from daemons import wire
 from daemons.admission import Work
@@ -77,7 +77,6 @@ class LlmService(EngineWorker):
             ["then"],
             registry=runtime.metrics,
         )
-        ProcessCollector(registry=runtime.metrics)
 
     async def load(self) -> str:
         await self._engine.load()

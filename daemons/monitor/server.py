@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter
 
 from daemons.errors import Unavailable
 from daemons.monitor import probe
@@ -47,7 +47,6 @@ class Monitor:
         )
         for name in ("probe", "reap"):
             self._failed.labels(name)
-        ProcessCollector(registry=metrics)
         self._http = probe.session()
         self._probing = asyncio.Semaphore(PROBES_AT_ONCE)
         self._reporting = asyncio.Semaphore(REPORTS_AT_ONCE)

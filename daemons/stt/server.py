@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from aiohttp import BodyPartReader, web
-from prometheus_client import Counter, Histogram, ProcessCollector
+from prometheus_client import Counter, Histogram
 
 from daemons import wire
 from daemons.admission import Work
@@ -72,7 +72,6 @@ class SttService(EngineWorker):
             registry=runtime.metrics,
         ).labels("transcription")
         self._audio_s = Counter("callbox_audio_seconds_total", "Audio transcribed", registry=runtime.metrics)
-        ProcessCollector(registry=runtime.metrics)
 
     async def load(self) -> str:
         def load(_: threading.Event) -> Transcriber:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
-from prometheus_client import Counter, ProcessCollector
+from prometheus_client import Counter
 
 from daemons import wire
 from daemons.errors import BadRequest, ConfigurationError, Unavailable
@@ -51,7 +51,6 @@ class TokenServer:
         )
         for answer in _STATUS:
             self._answers.labels(answer)
-        ProcessCollector(registry=runtime.metrics)
 
     async def load(self) -> str:
         for name in ("token_secret", "livekit_api_secret"):

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 from aiohttp import web
-from prometheus_client import ProcessCollector
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from daemons.audio import TTS_RATE_HZ, Samples
@@ -80,7 +79,6 @@ class TtsService(EngineWorker):
         settings = runtime.settings
         super().__init__(runtime, "tts", threads=1)
         self._voice = Voice(ENGINES[settings.tts_engine](settings), self.lane, SpeechMetrics(runtime.metrics))
-        ProcessCollector(registry=runtime.metrics)
         self._stats: Kept[dict[str, object]] = Kept(count=STATS_KEPT, age_s=STATS_KEPT_S)
         self._traces = Traces()
         self._recent = RecentStreams()
