@@ -91,17 +91,16 @@ class Proxy:
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: _reset(writer))  # unless it was closed well
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._line.refuse or len(self._connections) >= MAX_CONNECTIONS:
-            _reset(writer)
             return
         try:
             server_reader, server_writer = await asyncio.open_connection(
                 "127.0.0.1", self._target_port, limit=CHUNK_BYTES
             )
         except OSError:
-            _reset(writer)
             return
         connection = _Connection(writer, server_writer)
         self._connections.add(connection)
@@ -111,7 +110,8 @@ class Proxy:
         ]
         try:
             await asyncio.gather(*flows)
-        except (OSError, asyncio.CancelledError):
+            connection.close()
+        except OSError:
             pass  # either side went away, or `cut`
         finally:
             for flow in flows:
@@ -128,16 +128,19 @@ class Proxy:
 
         async def take() -> None:
             due = 0.0
-            while data := await reader.read(CHUNK_BYTES):
-                line = self._line
-                if is_reply and line.replies is Replies.RESET:
-                    connection.reset()
-                    return
-                if is_reply and line.replies is Replies.SILENCE:
-                    connection.deaf = True
-                if not connection.deaf:
-                    due = max(due, loop.time() + line.delay_s + random.uniform(0, line.jitter_s))  # noqa: S311
-                    await waiting.put((due, data))
+            try:
+                while data := await reader.read(CHUNK_BYTES):
+                    line = self._line
+                    if is_reply and line.replies is Replies.RESET:
+                        connection.reset()
+                        break
+                    if is_reply and line.replies is Replies.SILENCE:
+                        connection.deaf = True
+                    if not connection.deaf:
+                        due = max(due, loop.time() + line.delay_s + random.uniform(0, line.jitter_s))  # noqa: S311
+                        await waiting.put((due, data))
+            except OSError:
+                connection.reset()
             await waiting.put((due, b""))
 
         taking = asyncio.create_task(take())
@@ -178,6 +181,11 @@ class _Connection:
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self.deaf = False  # what arrives is swallowed, for good: TCP would never skip bytes and go on
         self._writers = writers
+
+    def close(self) -> None:
+        """What has been written still arrives."""
+        for writer in self._writers:
+            writer.close()
 
     def reset(self) -> None:
         for writer in self._writers:

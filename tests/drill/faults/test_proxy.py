@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -102,6 +104,32 @@ async def test_a_cut_resets_the_client_and_the_server_and_the_next_connection_is
         await until(lambda: echo.ends == 1, SOON_S)
         async with Client.of(proxy) as other:
             assert await other.ask("two") == "two"
+
+
+async def test_a_server_that_resets_resets_the_client() -> None:
+    async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(resets, "127.0.0.1", 0)
+    async with server, Proxy(server.sockets[0].getsockname()[1]) as proxy, Client.of(proxy) as client:
+        await client.send("one")
+        assert await client.is_reset()
+        await until(lambda: proxy.connections == 0, SOON_S)
+
+
+async def test_what_a_server_wrote_before_it_closed_arrives_at_a_client_that_is_slow() -> None:
+    async def says_much(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x" * 2**22)
+        writer.close()
+
+    server = await asyncio.start_server(says_much, "127.0.0.1", 0)
+    async with server, Proxy(server.sockets[0].getsockname()[1]) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        await asyncio.sleep(SILENT_S)
+        assert len(await asyncio.wait_for(reader.read(), SOON_S)) == 2**22
+        writer.close()
 
 
 async def test_refused_connections_are_reset_and_reach_nobody() -> None:
