@@ -10,6 +10,7 @@ from aiohttp import web
 
 from daemons.admission import Claim
 from daemons.runtime import Runtime, main, until_idle
+from daemons.streams import to_whoever_is_there
 from ops.drill.faults.journal import Journal, Kind
 
 
@@ -29,7 +30,7 @@ class Worker:
         return "none"
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        return [web.get("/work", self._work)]
+        return [web.get("/work", to_whoever_is_there(self._work))]
 
     async def drain(self) -> None:
         await until_idle(self._runtime.health)
