@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from daemons import settings
 from ops.bench import health as health_bench
+from ops.bench import llm as llm_bench
 from ops.bench import registry as registry_bench
 from ops.figures import JsonFile
 from ops.progress import count_bar
@@ -46,4 +48,22 @@ def health(
     """
     with count_bar("holds", holds) as on_hold:
         report = asyncio.run(health_bench.measure(holds, hold_s, on_hold))
+    report.finish(json_file)
+
+
+@app.command()
+def llm(
+    rounds: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 20,
+    model: Annotated[
+        str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")
+    ] = "",
+    json_file: JsonFile = None,
+) -> None:
+    """First tokens of chat with and without the prompt cache, tokens a second, and how soon work stops.
+
+    A conversation's second turn beside the same turn with an empty cache; answers alone, two at once, and beside
+    speculative work that makes way or does not; and from a client's close to the end of its work.
+    """
+    with count_bar("rounds", rounds) as on_round:
+        report = asyncio.run(llm_bench.measure(rounds, model or settings.load().llm_model, on_round))
     report.finish(json_file)
