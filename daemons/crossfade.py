@@ -12,7 +12,7 @@ def fade_in(samples: int) -> npt.NDArray[np.float64]:
 
 
 def crossfaded(earlier: FloatSamples, later: FloatSamples) -> FloatSamples:
-    """From `earlier` to `later`, both float32 [n] of the same n samples of time. Raises ValueError when they are not."""
+    """From `earlier` to `later`, both float32 [n] of the same time. Raises ValueError when one is longer."""
     if len(earlier) != len(later):
         raise ValueError(f"{len(earlier)} samples cannot fade into {len(later)}")
     ramp = fade_in(len(earlier))

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 from daemons.audio import FloatSamples
 from daemons.errors import BadRequest
-from daemons.tts.engine import TtsEngine
+from daemons.tts.engine import Phrase, TtsEngine
 from daemons.tts.kept import Kept
 
 KEPT_STREAMS = 256
 KEPT_S = 120.0
 KEPT_BYTES = 64 * 2**20  # 11 minutes of audio, all streams together
 
-Sounds = dict[str, tuple[FloatSamples, ...]]  # what the engine gave for each text, step by step
+Sounds = dict[Phrase, tuple[FloatSamples, ...]]  # what the engine gave for each phrase, step by step
 
 
 @dataclass(eq=False)
@@ -88,6 +88,7 @@ class RememberingEngine:
 
     def __init__(self, engine: TtsEngine, sounds: Sounds) -> None:
         self.voice = engine.voice
+        self.overlap = engine.overlap
         self.sounds = sounds
         self._engine = engine
 
@@ -98,14 +99,14 @@ class RememberingEngine:
     def load(self) -> None:
         self._engine.load()
 
-    def synthesize(self, text: str, *, seed: int, speed: float) -> Iterator[FloatSamples]:
-        """As TtsEngine; one stream has one seed and one speed, so the text alone tells what was said."""
-        parts = self.sounds.get(text)
+    def synthesize(self, phrase: Phrase, *, seed: int, speed: float) -> Iterator[FloatSamples]:
+        """As TtsEngine; one stream has one seed and one speed, so the phrase alone tells what was said."""
+        parts = self.sounds.get(phrase)
         if parts is None:
             parts = ()
-            for part in self._engine.synthesize(text, seed=seed, speed=speed):
+            for part in self._engine.synthesize(phrase, seed=seed, speed=speed):
                 parts += (part,)
                 yield part
-            self.sounds[text] = parts  # only what was said to its end
+            self.sounds[phrase] = parts  # only what was said to its end
         else:
             yield from parts

@@ -1,13 +1,39 @@
-"""Cuts text that arrives word by word into what is said in one breath: a first fragment early, then sentences."""
+"""Cuts text that arrives word by word into what is said in one piece: a few words early, then more, then sentences."""
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
-FIRST_WORDS = 6  # the first fragment has a clause or so many words,
-FIRST_WORDS_AT_LEAST = 3  # but not fewer than this: shorter ones sound chopped
-CLAUSE_WORDS = 20  # a sentence that is longer is cut at a clause
-LONGEST_WORDS = 40
-LONGEST_CHARS = 300
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What is said in one piece, as it was written, and where in its sentence it stands."""
+
+    text: str
+    before: str = ""  # what was cut off the sentence's front already, or the end of it
+    after: str | None = (
+        None  # the words known to follow in the same sentence, "" when it is not known which; None: none
+    )
+
+
+class _Size(NamedTuple):
+    clause_words: int  # from so many words on, a clause is enough;
+    limit_words: int  # when so many are there and another one begins, the best place among them will do
+
+
+# The voice joins the pieces of a sentence, but an early cut makes it guess at the melody of what it has not read yet.
+# So the first piece is short, for the sake of the answer's first sound, and each later one about as long as a model of
+# ten words a second has written by the time the one before has been said.
+_SIZES = (
+    (0, _Size(2, 5)),
+    (2, _Size(3, 8)),
+    (6, _Size(6, 16)),
+    (12, _Size(12, 40)),
+)  # (words given out, size from then)
+FIRST_WORDS, LONGEST_WORDS, LONGEST_CHARS = 5, 40, 300
+_WHOLE = _Size(LONGEST_WORDS + 1, LONGEST_WORDS)
+_BEFORE_CHARS = 120
 
 _SENTENCE_MARKS = ".!?"
 _WIDE_SENTENCE_MARKS = "。！？｡"
@@ -43,53 +69,64 @@ _OPENERS = _words(
 class Segmenter:
     """Segments keep every character but the white space between them; joined by spaces they are the text."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, whole_sentences: bool = False) -> None:
+        """`whole_sentences`: for who does not wait for the first sound."""
+        self._whole_sentences = whole_sentences
         self._text = ""
+        self._before = ""
         self._words_out = 0
 
-    def push(self, text: str) -> list[str]:
+    def push(self, text: str) -> list[Segment]:
         """Take more text; returns what can be said now."""
         self._text += text
         return list(self._cut(final=False))
 
-    def flush(self) -> list[str]:
+    def flush(self) -> list[Segment]:
         """What is left, whether or not a sentence has ended."""
         segments = list(self._cut(final=True))
         rest, self._text = self._text.strip(), ""
-        return [*segments, rest] if rest else segments
+        if rest:
+            segments.append(Segment(rest, self._before))
+            self._words_out += count_words(rest)
+        self._before = ""
+        return segments
 
-    def _cut(self, *, final: bool) -> Iterator[str]:
-        while (end := self._next_end(final=final)) is not None:
-            segment, self._text = self._text[:end].strip(), self._text[end:].lstrip()
-            if segment:
-                self._words_out += count_words(segment)
+    def _cut(self, *, final: bool) -> Iterator[Segment]:
+        while (cut := self._next_cut(final=final)) is not None:
+            end, after = cut
+            segment, self._text = Segment(self._text[:end].strip(), self._before, after), self._text[end:].lstrip()
+            self._before = "" if after is None else _last_words(f"{segment.before} {segment.text}")
+            if segment.text:
+                self._words_out += count_words(segment.text)
                 yield segment
 
-    def _next_end(self, *, final: bool) -> int | None:
-        """Where the next segment ends, judged by nothing but what stands before the cut and right after it.
-
-        So it does not matter in which pieces the text arrives.
+    def _next_cut(self, *, final: bool) -> tuple[int, str | None] | None:
+        """Where the next segment ends, and the `after` of it, judged by nothing but what stands before the cut, the
+        words up to the limit, and one character more. So it does not matter in which pieces the text arrives.
         """
-        text = self._text
-        early = self._words_out < FIRST_WORDS_AT_LEAST
-        clause_words = FIRST_WORDS_AT_LEAST if early else CLAUSE_WORDS
-        limit = FIRST_WORDS if early else LONGEST_WORDS
+        text, size = self._text, self._size()
         for mark in _MARK.finditer(text):
             end = _past_closers(text, mark.end())
             words = count_words(text[:end])
-            if end > LONGEST_CHARS or words > limit:
+            if end > LONGEST_CHARS or words > size.limit_words:
                 break
             if words and _ends_sentence(text, mark, end, final=final):
-                return end
-            if words >= clause_words and _ends_clause(text, mark, end):
-                return end
+                return end, None
+            if words >= size.clause_words and _ends_clause(text, mark, end):
+                return end, ""
         ends = _word_ends(text)
-        if len(ends) > limit:  # the word after the limit has begun, so the one before it has its end
-            return ends[_best_cut(text, ends, limit) - 1]
+        if len(ends) > size.limit_words:  # the word after the limit has begun, so the one before it has its end
+            end, known = ends[_best_cut(text, ends, size) - 1], ends[size.limit_words - 1]
+            return (end, text[end:known].strip()) if known <= LONGEST_CHARS else (end, "")
         if len(text) > LONGEST_CHARS:
             before_limit = [end for end in ends if end <= LONGEST_CHARS]
-            return before_limit[-1] if before_limit else LONGEST_CHARS
+            return (before_limit[-1] if before_limit else LONGEST_CHARS), ""
         return None
+
+    def _size(self) -> _Size:
+        if self._whole_sentences:
+            return _WHOLE
+        return next(size for from_words, size in reversed(_SIZES) if self._words_out >= from_words)
 
 
 def count_words(text: str) -> int:
@@ -104,17 +141,23 @@ def _word_ends(text: str) -> list[int]:
     return sorted([*ends, *wide[1::2]])
 
 
-def _best_cut(text: str, ends: list[int], limit: int) -> int:
-    """How many words to take, at most `limit`: best so many that the next one opens a phrase."""
-    for count in range(limit - 1, max(FIRST_WORDS_AT_LEAST, limit - 3) - 1, -1):
-        here, following = _word_before(text, ends[count - 1]), _word_before(text, ends[count])
-        if following in _OPENERS and here not in _OPENERS:
-            return count
-    return limit
+def _best_cut(text: str, ends: list[int], size: _Size) -> int:
+    """How many words to take, fewer than the limit, so that the voice knows how it goes on."""
+    most = size.limit_words - 1
+    counts = range(most, max(1, most - 3), -1)
+    fitting = [count for count in counts if _word_before(text, ends[count - 1]) not in _OPENERS]
+    before_phrase = [count for count in fitting if _word_before(text, ends[count]) in _OPENERS and count >= most - 1]
+    return next(iter(before_phrase or fitting), most)
 
 
 def _word_before(text: str, end: int) -> str:
     return text[:end].rsplit(maxsplit=1)[-1].lower() if text[:end].strip() else ""
+
+
+def _last_words(text: str) -> str:
+    """The end of `text`, as much as the voice may need to go on from there."""
+    text = text.strip()
+    return text if len(text) <= _BEFORE_CHARS else text[-_BEFORE_CHARS:].partition(" ")[2]
 
 
 def _past_closers(text: str, at: int) -> int:
@@ -139,7 +182,11 @@ def _ends_sentence(text: str, mark: re.Match[str], end: int, *, final: bool) -> 
         return final
     if not text[end].isspace():
         return False  # 3.14, 7.30, example.com
-    return mark[0] != "." or _full_stop_ends_sentence(text[: mark.start()], text[end:].lstrip(), final=final)
+    following = text[end:].lstrip()
+    if mark[0] != ".":
+        is_quoted = end > mark.end()
+        return (not is_quoted or bool(following) or final) and not (is_quoted and following[:1].islower())
+    return _full_stop_ends_sentence(text[: mark.start()], following, final=final)
 
 
 def _full_stop_ends_sentence(before: str, following: str, *, final: bool) -> bool:

@@ -23,7 +23,7 @@ from daemons.streams import (
     while_connected,
 )
 from daemons.tts.encode import CONTENT_TYPES, FORMATS, LENGTH_AHEAD, AudioFormat, Encoder, encoded, stream_encoder
-from daemons.tts.engine import ENGINES
+from daemons.tts.engine import ENGINES, Phrase
 from daemons.tts.kept import Kept
 from daemons.tts.live import LiveTts
 from daemons.tts.resume import RecentStreams
@@ -87,7 +87,7 @@ class TtsService(EngineWorker):
     async def load(self) -> str:
         engine = self._voice.engine
         await self.lane.run(lambda _: engine.load())
-        await self.lane.run(lambda _: list(engine.synthesize(WARM_UP_TEXT, seed=0, speed=1.0)))
+        await self.lane.run(lambda _: list(engine.synthesize(Phrase(WARM_UP_TEXT), seed=0, speed=1.0)))
         return self._name
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
@@ -141,8 +141,8 @@ class TtsService(EngineWorker):
         if body.voice not in OPENAI_VOICES:
             self._check_voice(body.voice)
         async with self.admit(request) as work:
-            speech = Speech(self._voice, work, seed=body.seed, speed=body.speed)
             whole = body.response_format in LENGTH_AHEAD and not body.stream
+            speech = Speech(self._voice, work, seed=body.seed, speed=body.speed, whole_sentences=whole)
             send = self._whole if whole else self._stream
             return await send(request, speech, body.input, body.response_format)
 

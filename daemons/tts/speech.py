@@ -14,10 +14,10 @@ from daemons.admission import Work
 from daemons.audio import TTS_RATE_HZ, Samples
 from daemons.errors import BadRequest
 from daemons.lane import Lane
-from daemons.tts.engine import TtsEngine
-from daemons.tts.segment import Segmenter
+from daemons.tts.engine import Phrase, TtsEngine
+from daemons.tts.segment import Segment, Segmenter
 from daemons.tts.speakable import speakable
-from daemons.tts.voice import Limiter, trimmed
+from daemons.tts.voice import Joiner, Limiter
 from daemons.wire import Priority
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,10 @@ class Voice:
 class Speech:
     """Text goes in by `write`, `flush` and `end`, at any pace; iterating yields each segment as soon as it is made."""
 
-    def __init__(self, voice: Voice, work: Work, *, seed: int = 0, speed: float = 1.0) -> None:
+    def __init__(
+        self, voice: Voice, work: Work, *, seed: int = 0, speed: float = 1.0, whole_sentences: bool = False
+    ) -> None:
+        """`whole_sentences`: nobody waits for the first sound, so nothing is said before its sentence is there."""
         self.priority: Priority = "committed"
         self.samples = 0
         self.ttfa_s: float | None = None
@@ -70,9 +73,10 @@ class Speech:
         self._work = work
         self._seed = seed
         self._speed = speed
-        self._segmenter = Segmenter()
+        self._segmenter = Segmenter(whole_sentences=whole_sentences)
+        self._joiner = Joiner(voice.engine.overlap)
         self._limiter = Limiter()
-        self._segments: asyncio.Queue[tuple[str, float] | None] = asyncio.Queue()  # bounded by LONGEST_TEXT_CHARS
+        self._segments: asyncio.Queue[tuple[Segment, float] | None] = asyncio.Queue()  # bounded by LONGEST_TEXT_CHARS
         self._characters = 0
         self._began_s: float | None = None
         self._waited_s = 0.0
@@ -102,15 +106,18 @@ class Speech:
         wordless = ""
         while (item := await self._segments.get()) is not None:
             segment, there_s = item
-            said = speakable(segment)
-            samples = await self._say(said) if said else np.zeros(0, np.int16)
-            if said and not len(samples):
-                wordless = segment
+            phrase = _phrase(segment)
+            samples = await self._say(phrase)
+            if phrase.text and not len(samples):
+                wordless = segment.text
             if len(samples) and self.ttfa_s is None and self._began_s is not None:
                 self.ttfa_s = time.monotonic() - self._began_s
                 self._voice.metrics.first_chunk_s.observe(time.monotonic() - there_s)
             self.samples += len(samples)
-            yield Spoken(segment, samples)
+            yield Spoken(segment.text, samples)
+        if len(held := self._limiter(self._joiner.end())):
+            self.samples += len(held)
+            yield Spoken("", held)
         if wordless and not self.samples:
             raise BadRequest(f"the voice {self._voice.engine.voice} can say nothing of {wordless[:40]!r}")
 
@@ -123,15 +130,17 @@ class Speech:
         """Where the time went: waiting for the engine's thread, and synthesis, in all segments together."""
         return {"wait_ms": round(self._waited_s * 1000, 2), "synthesis_ms": round(self._worked_s * 1000, 2)}
 
-    def _put(self, segments: Iterable[str]) -> None:
+    def _put(self, segments: Iterable[Segment]) -> None:
         for segment in segments:
             self._segments.put_nowait((segment, time.monotonic()))
 
-    async def _say(self, said: str) -> Samples:
+    async def _say(self, phrase: Phrase) -> Samples:
+        if not phrase.text:
+            return np.zeros(0, np.int16) if phrase.is_open else self._limiter(self._joiner.end())
         asked_s = time.monotonic()
         with self._work.active():
             samples, waited_s, worked_s = await self._voice.lane.run(
-                lambda cancelled: self._render(said, asked_s, cancelled), self.priority
+                lambda cancelled: self._render(phrase, asked_s, cancelled), self.priority
             )
         self._waited_s += waited_s
         self._worked_s += worked_s
@@ -142,14 +151,18 @@ class Speech:
             log.warning("stage synthesis is slower than speech: %.2f s for %.2f s of audio", worked_s, audio_s)
         return samples
 
-    def _render(self, said: str, asked_s: float, cancelled: threading.Event) -> tuple[Samples, float, float]:
+    def _render(self, phrase: Phrase, asked_s: float, cancelled: threading.Event) -> tuple[Samples, float, float]:
         """In the engine's thread: (samples, seconds waited, seconds worked)."""
         started_s = time.monotonic()
-        parts = []
-        for part in self._voice.engine.synthesize(said, seed=self._seed, speed=self._speed):
+        parts = [np.zeros(0, np.float32)]
+        for part in self._voice.engine.synthesize(phrase, seed=self._seed, speed=self._speed):
             parts.append(part)
             if cancelled.is_set():
                 break
-        sound = trimmed(np.concatenate(parts), said) if parts else np.zeros(0, np.float32)
-        samples = self._limiter(sound)
+        samples = self._limiter(self._joiner(np.concatenate(parts), phrase))
         return samples, started_s - asked_s, time.monotonic() - started_s
+
+
+def _phrase(segment: Segment) -> Phrase:
+    after = None if segment.after is None else speakable(segment.after)
+    return Phrase(speakable(segment.text), speakable(segment.before), after)

@@ -1,43 +1,94 @@
-"""What is done to an engine's audio before anybody hears it: silence trimmed, pauses set, level limited, int16."""
+"""What is done to an engine's audio before anybody hears it: silence trimmed, pieces joined, level limited, int16."""
 
 import numpy as np
 
 from daemons.audio import TTS_RATE_HZ, FloatSamples, Samples, to_int16
+from daemons.crossfade import OverlapAdd, fade_in
+from daemons.tts.engine import Phrase
 
 # An engine puts 0.2 to 0.5 s of near silence around what it says (hibari: 0.21-0.36 s before, 0.3-0.5 s after).
 SILENCE = 10 ** (-46 / 20)
 LEAD_MS = 20  # kept before the first sound: soft onsets lie below the threshold
 TAIL_MS = 40
+OPEN_TAIL_MS = 10  # where a sentence goes on without a mark
 FADE_MS = 5
 PAUSE_AFTER_SENTENCE_MS = 260
 PAUSE_AFTER_CLAUSE_MS = 120
-PAUSE_AFTER_WORD_MS = 20
 
 GAIN_DB = 6.0  # brings the voice from about -28 to -22 dBFS
 CEILING = 10 ** (-1 / 20)
 RECOVERY_DB_PER_S = 20.0
 
+_SENTENCE_MARKS = frozenset(".!?。！？…")
+_CLAUSE_MARKS = frozenset(",;:—，、；：")
+_NOTHING: FloatSamples = np.zeros(0, np.float32)
 
-def trimmed(samples: FloatSamples, text: str) -> FloatSamples:
-    """Without the engine's silence, and with the pause that belongs after `text`. Empty when there is no sound."""
-    loud = np.flatnonzero(np.abs(samples) > SILENCE)
-    if not len(loud):
-        return samples[:0]
-    start = max(0, int(loud[0]) - _count(LEAD_MS))
-    end = min(len(samples), int(loud[-1]) + 1 + _count(TAIL_MS))
-    sound = samples[start:end].copy()
+
+class Joiner:
+    """Sets the phrases of one request side by side: with the pause that belongs between them, or without a seam."""
+
+    def __init__(self, overlap: int) -> None:
+        """`overlap` as TtsEngine says it."""
+        self._overlap = overlap
+        self._pieces = OverlapAdd(overlap)
+        self._is_open = False
+
+    def __call__(self, sound: FloatSamples, phrase: Phrase) -> FloatSamples:
+        """The audio of `phrase`, float32 [n], trimmed and joined to what was said before it."""
+        if not np.any(np.abs(sound) > SILENCE):
+            return self.end() if self._is_open and not phrase.is_open else _NOTHING
+        ended = _NOTHING
+        if not (self._is_open and phrase.before):
+            ended = self.end()
+            sound = without_lead(sound)
+        if phrase.is_open and self._overlap:
+            self._is_open = True
+            return np.concatenate([ended, self._pieces.push(self._long_enough(sound))])
+        pause = pause_ms(phrase)
+        sound = without_tail(sound, TAIL_MS if pause else OPEN_TAIL_MS)
+        if self._is_open:
+            self._is_open = False
+            sound = np.concatenate([self._pieces.push(self._long_enough(sound)), self._pieces.end()])
+        return np.concatenate([ended, sound, np.zeros(_count(pause), np.float32)])
+
+    def end(self) -> FloatSamples:
+        """What was held for the rest of a sentence of which nothing more is heard."""
+        if not self._is_open:
+            return _NOTHING
+        self._is_open = False
+        held = self._pieces.end()
+        faded: FloatSamples = (held * (1 - fade_in(len(held)))).astype(np.float32)
+        return np.concatenate([faded, np.zeros(_count(PAUSE_AFTER_CLAUSE_MS), np.float32)])
+
+    def _long_enough(self, sound: FloatSamples) -> FloatSamples:
+        return np.pad(sound, (0, max(0, 2 * self._overlap - len(sound))))
+
+
+def without_lead(samples: FloatSamples, lead_ms: float = LEAD_MS) -> FloatSamples:
+    """From `lead_ms` before the first sound on, faded in. There must be a sound."""
+    start = max(0, int(np.argmax(np.abs(samples) > SILENCE)) - _count(lead_ms))
+    sound = samples[start:].copy()
     fade = min(_count(FADE_MS), len(sound))
-    ramp = np.sin(np.pi / 2 * (np.arange(fade, dtype=np.float32) + 0.5) / fade) ** 2
-    sound[:fade] *= ramp
-    sound[-fade:] *= ramp[::-1]
-    return np.concatenate([sound, np.zeros(_count(pause_ms(text)), np.float32)])
+    sound[:fade] *= fade_in(fade).astype(np.float32)
+    return sound
 
 
-def pause_ms(text: str) -> int:
-    last = text.rstrip("\"'”’)]}»」』）】*_` ")[-1:]
-    if last in ".!?。！？…":
+def without_tail(samples: FloatSamples, tail_ms: float = TAIL_MS) -> FloatSamples:
+    """Until `tail_ms` after the last sound, faded out. There must be a sound."""
+    return without_lead(samples[::-1], tail_ms)[::-1]
+
+
+def pause_ms(phrase: Phrase) -> int:
+    """What belongs after a phrase that is not joined to the next one."""
+    last = _last_mark(phrase)
+    if last in _SENTENCE_MARKS:
         return PAUSE_AFTER_SENTENCE_MS
-    return PAUSE_AFTER_CLAUSE_MS if last in ",;:—，、；：" else PAUSE_AFTER_WORD_MS
+    return 0 if phrase.is_open and last not in _CLAUSE_MARKS else PAUSE_AFTER_CLAUSE_MS
+
+
+def _last_mark(phrase: Phrase) -> str:
+    """The last character that is neither a space nor closes something."""
+    return phrase.text.rstrip("\"'”’)]}»」』）】*_` ")[-1:]
 
 
 class Limiter:

@@ -7,7 +7,7 @@ import pytest
 from daemons.audio import FloatSamples
 from daemons.errors import BadRequest
 from daemons.settings import Settings
-from daemons.tts.engine import ENGINES, TtsEngine
+from daemons.tts.engine import ENGINES, Phrase, TtsEngine
 from daemons.tts.resume import RecentStreams
 
 WORDS = ("One moment, please.", "I am still here.")
@@ -18,15 +18,16 @@ class Counting:
 
     def __init__(self, engine: TtsEngine) -> None:
         self.voice = engine.voice
+        self.overlap = engine.overlap
         self.asked: list[str] = []
         self._engine = engine
 
     def load(self) -> None:
         self._engine.load()
 
-    def synthesize(self, text: str, *, seed: int, speed: float) -> Iterator[FloatSamples]:
-        self.asked.append(text)
-        yield from self._engine.synthesize(text, seed=seed, speed=speed)
+    def synthesize(self, phrase: Phrase, *, seed: int, speed: float) -> Iterator[FloatSamples]:
+        self.asked.append(phrase.text)
+        yield from self._engine.synthesize(phrase, seed=seed, speed=speed)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def say(recent: RecentStreams, stream_id: str, engine: TtsEngine, words: tuple[s
     remembering = recent.engine(stream, engine)
     said = []
     for text in words:
-        said += list(remembering.synthesize(text, seed=0, speed=1.0))
+        said += list(remembering.synthesize(Phrase(text), seed=0, speed=1.0))
         recent.touch(stream, remembering)
     return np.concatenate(said)
 
@@ -76,10 +77,10 @@ def test_without_room_in_memory_it_is_said_again_and_sounds_the_same(hibari: Tts
 def test_what_was_cut_off_within_a_sentence_is_said_again_from_its_beginning(hibari: TtsEngine) -> None:
     engine, recent = Counting(hibari), RecentStreams()
     stream = recent.begin({})
-    begun = recent.engine(stream, engine).synthesize(WORDS[0], seed=0, speed=1.0)
+    begun = recent.engine(stream, engine).synthesize(Phrase(WORDS[0]), seed=0, speed=1.0)
     next(begun)
     begun.close()  # type: ignore[attr-defined]  # it is a generator
-    whole = list(hibari.synthesize(WORDS[0], seed=0, speed=1.0))
+    whole = list(hibari.synthesize(Phrase(WORDS[0]), seed=0, speed=1.0))
     assert np.array_equal(say(recent, stream.id, engine, WORDS[:1]), np.concatenate(whole))
 
 

@@ -98,11 +98,11 @@ async def test_the_first_fragment_is_spoken_while_the_rest_is_still_being_writte
         message = await socket.receive(timeout=20)
         segment = wire.tts_reply.validate_json(message.data)
         assert isinstance(segment, wire.TtsSegment)
-        assert segment.text == "Once upon a time there"
+        assert segment.text == "Once upon a time"
         heard.segments.append(segment)
         await send(socket, wire.TtsText(id=1, text="dragon."), wire.TtsEnd(id=1))
         await heard.until_end(socket, 1)
-    assert [segment.text for segment in heard.segments] == ["Once upon a time there", "was a dragon."]
+    assert [segment.text for segment in heard.segments] == ["Once upon a time", "there was a dragon."]
 
 
 async def test_flush_speaks_what_is_buffered(session: aiohttp.ClientSession) -> None:
