@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from daemons.wire import TTS_FRAME_SAMPLES
 log = logging.getLogger(__name__)
 
 DEFAULT_CFG_SCALE = 1.5
+# VibeVoice's page copies all that it has not played yet at each frame: with minutes of that a browser stands still.
+AHEAD_S = 10.0
 TAKEN_OVER = "another connection has taken this stream over"
 
 Event = Literal[
@@ -194,15 +197,19 @@ class VibeVoiceStream:
                 speech.write(asked.text)
             speech.end()
             at = from_sample
+            began_s = 0.0
             async for frame in frames(self._spoken(speech, stream, engine), from_sample):
                 is_first = at == from_sample
-                at += len(frame)
+                if is_first:
+                    began_s = time.monotonic()
+                # Always yields, which sending does not: a close, and the other streams, must get through
+                await asyncio.sleep((at - from_sample) / TTS_RATE_HZ - AHEAD_S - (time.monotonic() - began_s))
                 await self._outlet.room()
+                at += len(frame)
                 await self._socket.send_bytes(frame.tobytes())
                 await self._tell("model_progress", generated_sec=at / TTS_RATE_HZ, chunk_sec=len(frame) / TTS_RATE_HZ)
                 if is_first:
                     await self._tell("backend_first_chunk_sent")
-                await asyncio.sleep(0)  # sending alone never yields: a close, and the other streams, must get through
             if from_sample > speech.samples:
                 raise BadRequest(f"there is no sample {from_sample}: the stream ends after {speech.samples}")
 

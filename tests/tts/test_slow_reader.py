@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -10,10 +11,12 @@ from prometheus_client import CollectorRegistry
 
 from daemons import streams, wire
 from daemons.admission import Work
+from daemons.audio import TTS_RATE_HZ
 from daemons.health import Block
 from daemons.lane import Lane
 from daemons.settings import Settings
 from daemons.streams import Endings, Outlet, serve_socket
+from daemons.tts import vibevoice
 from daemons.tts.engine import ENGINES
 from daemons.tts.live import LiveTts
 from daemons.tts.resume import RecentStreams
@@ -124,3 +127,20 @@ async def test_a_stream_that_is_not_read_pauses_too_and_says_in_its_own_words_wh
     assert [event for event, _ in heard.ends] == ["backend_error", "backend_stream_complete"]
     assert "nothing was read" in heard.ends[0][1]["message"]
     assert heard.close[0] == aiohttp.WSCloseCode.TRY_AGAIN_LATER
+
+
+async def test_a_stream_is_never_further_ahead_of_its_listener_than_a_browser_bears(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vibevoice, "AHEAD_S", 1.0)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"ws://127.0.0.1:{port}/stream", params={"text": LONG[:128]}) as socket,
+    ):
+        client = VibeVoiceClient(socket)
+        await client.begin()
+        before_s = time.monotonic()
+        while await client.frame():
+            ahead_s = len(client.heard.samples) / TTS_RATE_HZ - (time.monotonic() - before_s)
+            assert ahead_s < 1.1
+    assert len(client.heard.samples) > 3 * TTS_RATE_HZ
