@@ -45,14 +45,14 @@ CLIENTS = (*PROCESSES, "callers")
 
 
 @contextlib.contextmanager
-def _trouble(world: World, who: str, spares_s: float) -> Iterator[None]:
+def trouble(world: World, who: str, spares_s: float) -> Iterator[None]:
     """`spares_s`: how long calls outlive it, by what was measured, not by what was meant."""
-    trouble = Trouble(who, time.monotonic_ns(), spares_s)
-    world.oracle.troubles.append(trouble)
+    struck = Trouble(who, time.monotonic_ns(), spares_s)
+    world.oracle.troubles.append(struck)
     try:
         yield
     finally:
-        trouble.ended_ns = time.monotonic_ns()
+        struck.ended_ns = time.monotonic_ns()
 
 
 def _one_of(world: World, rng: Random, roles: tuple[str, ...]) -> Party:
@@ -61,7 +61,7 @@ def _one_of(world: World, rng: Random, roles: tuple[str, ...]) -> Party:
 
 async def _kill(world: World, rng: Random) -> Party:
     party = _one_of(world, rng, PROCESSES)
-    with _trouble(world, party.worker, spares_s=0):
+    with trouble(world, party.worker, spares_s=0):
         party.started.clear()
         party.signal(signal.SIGKILL)
         await party.started.wait()
@@ -74,7 +74,7 @@ async def _kill_for_long(world: World, rng: Random) -> Party:
     bound_s = (AGENT_LEAK_S if party.role == "agent" else WORKER_LEAK_S) + TOLERANCE_S
     party.may_start.clear()
     try:
-        with _trouble(world, party.worker, spares_s=0):
+        with trouble(world, party.worker, spares_s=0):
             boot, killed_ns = world.boot_of(party), time.monotonic_ns()
             party.signal(signal.SIGKILL)
             while world.oracle.aged_s(killed_ns, time.monotonic_ns()) < bound_s:  # noqa: ASYNC110 - time wakes nobody
@@ -90,7 +90,7 @@ async def _kill_for_long(world: World, rng: Random) -> Party:
 
 
 async def _stopped(world: World, party: Party, seconds: float) -> Party:
-    with _trouble(world, party.worker, SILENCE_SPARES_S):
+    with trouble(world, party.worker, SILENCE_SPARES_S):
         party.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
@@ -109,7 +109,7 @@ async def _stop(world: World, rng: Random) -> Party:
 
 async def _spoilt(world: World, rng: Random, line: Line, seconds: float, spares_s: float = SILENCE_SPARES_S) -> Party:
     party = _one_of(world, rng, CLIENTS)
-    with _trouble(world, party.worker, spares_s):
+    with trouble(world, party.worker, spares_s):
         if line.refuse:
             party.proxy.cut()
         party.proxy.line = line
@@ -127,7 +127,7 @@ async def _cut(world: World, rng: Random) -> Party:
 
 async def _half_open(world: World, rng: Random) -> Party:
     party = _one_of(world, rng, CLIENTS)
-    with _trouble(world, party.worker, SILENCE_SPARES_S):
+    with trouble(world, party.worker, SILENCE_SPARES_S):
         party.proxy.half_open()
     return party
 
@@ -162,23 +162,15 @@ async def _throttle(world: World, rng: Random) -> Party:
     return await _spoilt(world, rng, line, rng.uniform(*SPOILT_S), spares_s=math.inf)
 
 
-@contextlib.contextmanager
-def redis_trouble(world: World, spares_s: float) -> Iterator[None]:
-    began_ns = time.monotonic_ns()
-    with _trouble(world, REDIS, spares_s):
-        yield
-    world.oracle.registry_away(began_ns, time.monotonic_ns())
-
-
 async def _redis_restarts(world: World, rng: Random) -> None:
-    with redis_trouble(world, AWAY_SPARES_S):
+    with trouble(world, REDIS, AWAY_SPARES_S):
         await world.redis.kill()
         await asyncio.sleep(rng.uniform(*AWAY_S))
         await world.redis.start()
 
 
 async def _redis_loses_data(world: World, rng: Random) -> None:
-    with redis_trouble(world, AWAY_SPARES_S):
+    with trouble(world, REDIS, AWAY_SPARES_S):
         await world.redis.kill()
         await world.redis.lose_data()
         world.oracle.data_lost()
@@ -187,7 +179,7 @@ async def _redis_loses_data(world: World, rng: Random) -> None:
 
 
 async def _redis_hangs(world: World, rng: Random) -> None:
-    with redis_trouble(world, SILENCE_SPARES_S):
+    with trouble(world, REDIS, SILENCE_SPARES_S):
         world.redis.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(rng.uniform(*HANG_S))
@@ -219,7 +211,7 @@ ON_REDIS = (
 async def _two_at_once(world: World, rng: Random) -> None:
     """Together they may end calls; overlaps and leaks they must not bring."""
     one, other = rng.choice(ON_PARTIES + ON_REDIS), rng.choice(ON_PARTIES)
-    with _trouble(world, EVERYBODY, spares_s=0):
+    with trouble(world, EVERYBODY, spares_s=0):
         await asyncio.gather(one.strike(world, Random(rng.random())), other.strike(world, Random(rng.random())))  # noqa: S311
 
 

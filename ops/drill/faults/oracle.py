@@ -117,7 +117,6 @@ class Oracle:
         self._first_seen: dict[tuple[str, int, str, int], int] = {}  # lease in the registry → since when
         self._reserved: dict[tuple[str, int], int] = {}
         self._dead: dict[tuple[str, str], int] = {}  # (worker, boot) → when it ended
-        self._outages: list[tuple[int, int]] = []
         self._stalls: list[tuple[int, int]] = []
         self._granted_fence = 0
         self._retired: set[tuple[str, str]] = set()
@@ -193,10 +192,6 @@ class Oracle:
         self._granted_fence = 0
         self._retired.clear()
 
-    def registry_away(self, began_ns: int, ended_ns: int) -> None:
-        """Its time stood still: nothing aged meanwhile."""
-        self._outages.append((began_ns, ended_ns))
-
     def stalled(self, began_ns: int, ended_ns: int) -> None:
         self.counts.stalls += 1
         self._stalls.append((began_ns, ended_ns))
@@ -207,11 +202,15 @@ class Oracle:
 
     def aged_s(self, since_ns: int, at_ns: int) -> float:
         """How much older the registry may think something is by now: nothing ages while it is away."""
-        away_ns = sum(max(0, min(at_ns, ended) - max(since_ns, began)) for began, ended in self._outages)
+        away = (trouble for trouble in self.troubles if trouble.party == REDIS)
+        away_ns = sum(max(0, min(at_ns, one.ended_ns or at_ns) - max(since_ns, one.began_ns)) for one in away)
         return (at_ns - since_ns - away_ns) / 1e9
 
-    def _any_trouble(self, at_ns: int) -> bool:
-        return any(trouble.covers(at_ns, NOTICED_S) for trouble in self.troubles)
+    def _all_was_well(self, at_ns: int) -> bool:
+        """For as long as a hang-up may take; one that met an empty registry is said again a few seconds later."""
+        return not any(
+            trouble.covers(at_ns, AFTERMATH_S if trouble.party == REDIS else NOTICED_S) for trouble in self.troubles
+        )
 
     def is_held(self, call: str, fence: int) -> bool:
         """Whether an agent works on it now, by what it wrote."""
@@ -258,7 +257,7 @@ class Oracle:
 
     def _check_end(self, entry: Entry, hold: _Hold) -> None:
         if entry.call in self._hung_up:
-            if entry.note.startswith("lost") and not self._any_trouble(entry.at_ns):
+            if entry.note.startswith("lost") and self._all_was_well(entry.at_ns):
                 self.noticed_s.append((entry.at_ns - self._hung_up[entry.call]) / 1e9)
             return
         if entry.note == "its caller left":

@@ -285,10 +285,13 @@ def test_while_the_registry_is_away_nothing_ages() -> None:
     story = Story()
     story.hold(0, "c", 1)
     story.see(1, held())
-    story.oracle.registry_away(round(2e9), round(8e9))
+    story.oracle.troubles = [Trouble(REDIS, round(2e9), 0, round(8e9))]
     story.see(22, held())
-    assert story.rules == []
-    story.see(25, held())
+    story.oracle.troubles.append(Trouble(REDIS, round(22e9), 0))
+    story.see(30, held())
+    assert story.rules == [], "it has just come back, and nobody has said so yet"
+    story.oracle.troubles[-1].ended_ns = round(30e9)
+    story.see(33, held())
     assert set(story.rules) == {Rule.LEAK}
 
 

@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
-from ops.drill.faults.kinds import KINDS, Kind, deck, redis_trouble
-from ops.drill.faults.oracle import PARTITION_S, TOLERANCE_S, Rule
+from ops.drill.faults.kinds import KINDS, Kind, deck, trouble
+from ops.drill.faults.oracle import PARTITION_S, REDIS, TOLERANCE_S, Rule
 from ops.drill.faults.run import drill
 from ops.drill.faults.world import Entries, World
 from ops.run import StepFailed
@@ -66,7 +66,7 @@ async def test_a_holder_that_never_gives_up_is_found_out(tmp_path: Path) -> None
 
 async def redis_hangs_for_long(world: World, rng: Random) -> None:
     await asyncio.sleep(3)  # in which calls begin
-    with redis_trouble(world, spares_s=math.inf):
+    with trouble(world, REDIS, spares_s=math.inf):
         world.redis.signal(signal.SIGSTOP)
         await asyncio.sleep(PARTITION_S + TOLERANCE_S + 4)
         world.redis.signal(signal.SIGCONT)
