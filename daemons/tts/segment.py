@@ -42,7 +42,8 @@ _WIDE_CLAUSE_MARKS = "，、；：…"
 _CLOSERS = "\"'”’)]}»」』）】*_`"
 _WIDE = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WIDE_LETTER = re.compile(f"[{_WIDE}]")
-_NARROW_WORD = re.compile(rf"[^\s{_WIDE}]*[^\W{_WIDE}][^\s{_WIDE}]*")
+# "2 * 3" is one word: its star means something between its numbers only.
+_NARROW_WORD = re.compile(rf"[^\s{_WIDE}]*[^\W{_WIDE}][^\s{_WIDE}]*(?:(?<=\d) [*×] \d[^\s{_WIDE}]*)*")
 _MARK = re.compile(f"[{_SENTENCE_MARKS}]+|[{_CLAUSE_MARKS}]|[{_WIDE_SENTENCE_MARKS}{_WIDE_CLAUSE_MARKS}]+|\n")
 
 

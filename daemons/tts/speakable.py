@@ -5,6 +5,7 @@ import re
 _FENCE = re.compile(r"```[^\n`]*|~~~[^\n~]*")
 _IMAGE = re.compile(r"!\[([^\]]*)\]\([^)\s]*(?:\s+\"[^\"]*\")?\)")
 _LINK = re.compile(r"\[([^\]]+)\]\([^)\s]*(?:\s+\"[^\"]*\")?\)")
+_HALF_LINK = re.compile(r"!?\[|\](?:\([^)\s]*(?:\s+\"[^\"]*\")?\)?)?")  # of one that was cut between two segments
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _HEADING_OR_QUOTE = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?)+", re.MULTILINE)
 _BULLET = re.compile(r"^[ \t]*[-*+•‣·][ \t]+", re.MULTILINE)
@@ -24,7 +25,7 @@ _PICTURES = re.compile(
     "\u2500-\u25ff\ufe00-\ufe0f\u200b-\u200d\u2060\u20e3\ue000-\uf8ff]+"
 )
 _SPACES = re.compile(r"\s+")
-_SPACE_BEFORE_MARK = re.compile(r"\s+(?=[,.;:!?])")
+_SPACE_BEFORE_MARK = re.compile(r"\s+(?=[,.;:!?，、。；：！？])")
 _COMMAS = re.compile(r",(?:\s*,)+")
 _SAID = re.compile(r"\w")
 
@@ -32,7 +33,7 @@ _SAID = re.compile(r"\w")
 def speakable(text: str) -> str:
     """What a voice should be given for `text`; "" when nothing in it can be said."""
     text = _TAG.sub(" ", _FENCE.sub(" ", text))
-    text = _LINK.sub(r"\1", _IMAGE.sub(r"\1", text))
+    text = _HALF_LINK.sub("", _LINK.sub(r"\1", _IMAGE.sub(r"\1", text)))
     text = _TABLE_RULE.sub("", _RULE.sub("", text))
     text = _BULLET.sub("", _HEADING_OR_QUOTE.sub("", text))
     text = _EMAIL.sub(lambda found: f"{_in_words(found[1])} at {_in_words(found[2])}", text)

@@ -17,6 +17,7 @@ from daemons.lane import Lane
 from daemons.tts.engine import Phrase, TtsEngine
 from daemons.tts.segment import Segment, Segmenter
 from daemons.tts.speakable import speakable
+from daemons.tts.stages import STAGES, Stages
 from daemons.tts.voice import Joiner, Limiter
 from daemons.wire import Priority
 
@@ -34,11 +35,7 @@ class SpeechMetrics:
             buckets=FIRST_CHUNK_BUCKETS_S,
             registry=metrics,
         )
-        self.compute_s = Counter(
-            "callbox_compute_seconds_total", "Work of the engine; by audio it is the RTF", ["stage"], registry=metrics
-        )
-        self.compute_s.labels("synthesis")
-        self.audio_s = Counter("callbox_audio_seconds_total", "Audio made", registry=metrics)
+        self.stages = Stages(metrics)
         self.characters = Counter("callbox_tts_characters_total", "Text taken", registry=metrics)
 
 
@@ -80,7 +77,7 @@ class Speech:
         self._characters = 0
         self._began_s: float | None = None
         self._waited_s = 0.0
-        self._worked_s = 0.0
+        self._worked_s = dict.fromkeys(STAGES, 0.0)
 
     def write(self, text: str) -> None:
         """More text. Raises BadRequest when it is too much for one request."""
@@ -123,12 +120,13 @@ class Speech:
 
     @property
     def rtf(self) -> float | None:
-        return self._worked_s * TTS_RATE_HZ / self.samples if self.samples else None
+        return sum(self._worked_s.values()) * TTS_RATE_HZ / self.samples if self.samples else None
 
     @property
     def stages(self) -> dict[str, float]:
-        """Where the time went: waiting for the engine's thread, and synthesis, in all segments together."""
-        return {"wait_ms": round(self._waited_s * 1000, 2), "synthesis_ms": round(self._worked_s * 1000, 2)}
+        """Where the time went, in all segments together: waiting for the engine's thread, and each stage in it."""
+        spent_s = {"wait": self._waited_s, **self._worked_s}
+        return {f"{stage}_ms": round(stage_s * 1000, 2) for stage, stage_s in spent_s.items()}
 
     def _put(self, segments: Iterable[Segment]) -> None:
         for segment in segments:
@@ -143,24 +141,25 @@ class Speech:
                 lambda cancelled: self._render(phrase, asked_s, cancelled), self.priority
             )
         self._waited_s += waited_s
-        self._worked_s += worked_s
-        audio_s = len(samples) / TTS_RATE_HZ
-        self._voice.metrics.compute_s.labels("synthesis").inc(worked_s)
-        self._voice.metrics.audio_s.inc(audio_s)
-        if 0 < audio_s < worked_s:
-            log.warning("stage synthesis is slower than speech: %.2f s for %.2f s of audio", worked_s, audio_s)
+        for stage, stage_s in worked_s.items():
+            self._worked_s[stage] += stage_s
+        self._voice.metrics.stages.observe(worked_s, len(samples) / TTS_RATE_HZ)
         return samples
 
-    def _render(self, phrase: Phrase, asked_s: float, cancelled: threading.Event) -> tuple[Samples, float, float]:
-        """In the engine's thread: (samples, seconds waited, seconds worked)."""
+    def _render(
+        self, phrase: Phrase, asked_s: float, cancelled: threading.Event
+    ) -> tuple[Samples, float, dict[str, float]]:
+        """In the engine's thread: (samples, seconds waited, seconds worked by stage)."""
         started_s = time.monotonic()
         parts = [np.zeros(0, np.float32)]
         for part in self._voice.engine.synthesize(phrase, seed=self._seed, speed=self._speed):
             parts.append(part)
             if cancelled.is_set():
                 break
+        synthesized_s = time.monotonic()
         samples = self._limiter(self._joiner(np.concatenate(parts), phrase))
-        return samples, started_s - asked_s, time.monotonic() - started_s
+        worked_s = {"synthesis": synthesized_s - started_s, "finishing": time.monotonic() - synthesized_s}
+        return samples, started_s - asked_s, worked_s
 
 
 def _phrase(segment: Segment) -> Phrase:

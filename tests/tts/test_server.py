@@ -86,7 +86,7 @@ async def test_text_that_comes_word_by_word_is_spoken_whole(session: aiohttp.Cli
     assert done.ttfa_ms is not None
     assert done.rtf is not None
     assert 0 < done.rtf < 1
-    assert set(done.stages) == {"wait_ms", "synthesis_ms"}
+    assert set(done.stages) == {"wait_ms", "synthesis_ms", "finishing_ms"}
 
 
 async def test_the_first_fragment_is_spoken_while_the_rest_is_still_being_written(
