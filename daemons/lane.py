@@ -55,9 +55,14 @@ class Lane:
         for thread in self._threads:
             thread.start()
 
-    async def run(self, step: Step[T], priority: Priority = "committed") -> T:
-        """The result of `step`, run in one of the threads; what it raises is raised here."""
-        return await self._run(step, priority, threading.Event())
+    async def run(
+        self, step: Step[T], priority: Priority = "committed", cancelled: threading.Event | None = None
+    ) -> T:
+        """The result of `step`, run in one of the threads; what it raises is raised here.
+
+        `cancelled` is given where more is to happen when it is set than that the step may see it.
+        """
+        return await self._run(step, priority, cancelled or threading.Event())
 
     async def steps(
         self, items: Callable[[threading.Event], Iterator[T]], priority: Priority = "committed"

@@ -80,14 +80,21 @@ class Settings(BaseSettings):
     load_timeout_s: Seconds = Field(300, description="how long loading and warming up an engine may take")
 
     # Engines; models are names in etc/models.toml, or a path
-    stt_engine: Literal["moonshine"] = "moonshine"
+    stt_engine: Literal["moonshine", "omni"] = "moonshine"
     stt_model: str = "moonshine-tiny-en"
     stt_threads: Annotated[int, Field(ge=1)] = 1
+    stt_omni_url: str = Field(
+        "", description="of the engine omni: a chat model that hears, as its clients take it; the LLM worker when empty"
+    )
+    stt_omni_model: str = Field("", description="the first that it lists when empty")
+    stt_omni_api_key: SecretStr = SecretStr("")
     llm_engine: Literal["llamacpp", "transformers", "openai"] = "llamacpp"
     llm_model: str = "qwen2.5-coder-0.5b"
     llm_threads: Annotated[int, Field(ge=1)] = 2
     llm_context_tokens: Annotated[int, Field(ge=512)] = 4096
-    llm_omni: bool = Field(False, description="the engine hears and sees: input_audio and image_url parts are passed on")
+    llm_omni: bool = Field(
+        False, description="the engine hears and sees: input_audio and image_url parts are passed on"
+    )
     llm_upstream_url: str = Field("", description="of the engine openai, as its clients take it: http://host:8000/v1")
     llm_upstream_model: str = Field("", description="the first that the upstream lists when empty")
     llm_upstream_api_key: SecretStr = SecretStr("")

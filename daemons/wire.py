@@ -70,10 +70,14 @@ class Message(BaseModel):
 
 
 class SttStart(Message):
-    """Open an utterance; what an earlier one still held is dropped."""
+    """Open an utterance; what an earlier one still held is dropped.
+
+    With `partials`, SttPartial tells now and then what it says so far, while the worker has nothing better to do.
+    """
 
     type: Literal["start"] = "start"
     utterance: int
+    partials: bool = False
 
 
 class SttCommit(Message):

@@ -1,16 +1,21 @@
 """What the speech and chat workers have in common: an engine's threads, and an end that lets work finish."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from daemons.admission import Work
-from daemons.errors import Fenced, Unavailable
+from daemons.errors import CallboxError, Fenced, Unavailable
 from daemons.lane import Lane
 from daemons.runtime import Runtime, until_idle
 from daemons.streams import Endings
+
+log = logging.getLogger(__name__)
+
+CHECK_EVERY_S = 2.0
 
 
 class EngineWorker:
@@ -23,6 +28,7 @@ class EngineWorker:
         self.lane = Lane(role, threads, runtime.metrics)
         self.endings = Endings(runtime.metrics)
         self._runtime = runtime
+        self._checking: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def admit(self, request: web.Request) -> AsyncIterator[Work]:
@@ -45,4 +51,29 @@ class EngineWorker:
             self._runtime.admission.abort_all("this worker is stopping")
 
     async def close(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
         await asyncio.to_thread(self.lane.close)
+
+    def keep_checking(self, check: Callable[[], Awaitable[None]]) -> None:
+        """Not ready while `check` raises: what the engine stands on is away.
+
+        No new calls come then; those that are here may try their luck.
+        """
+        self._checking = asyncio.create_task(self._keep_checking(check), name="check")
+
+    async def _keep_checking(self, check: Callable[[], Awaitable[None]]) -> None:
+        away = False
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            try:
+                await check()
+            except CallboxError as error:
+                if not away:
+                    log.warning("not ready: %s", error)
+                away = True
+            else:
+                if away:
+                    log.info("the upstream answers again")
+                away = False
+            self._runtime.health.set_upstream_away(away)

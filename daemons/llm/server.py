@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 LAST_WORD_TIMEOUT_S = 1.0
 FIRST_TOKEN_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 RATE_BUCKETS = (2, 5, 10, 20, 50, 100, 200, 500)
-CHECK_EVERY_S = 2.0
 LEAVE_S = 2.0
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 MADE_WAY = "others' committed work needs the engine; try again"
@@ -52,7 +51,6 @@ class LlmService(EngineWorker):
         self._loaded_at = int(time.time())
         self._turns = Turns(across_slots=self._engine.shares_compute)
         self._speculative: dict[_Place, Work] = {}
-        self._checking: asyncio.Task[None] | None = None
         self._first_token_s = Histogram(
             "callbox_llm_first_token_seconds",
             "From the request to the first text",
@@ -80,32 +78,13 @@ class LlmService(EngineWorker):
 
     async def load(self) -> str:
         await self._engine.load()
-        self._checking = asyncio.create_task(self._keep_checking(), name="check")
+        self.keep_checking(self._engine.check)
         return self._engine.model
-
-    async def _keep_checking(self) -> None:
-        """Not ready while the engine's upstream is away: no new calls then; those that are here may try their luck."""
-        away = False
-        while True:
-            await asyncio.sleep(CHECK_EVERY_S)
-            try:
-                await self._engine.check()
-            except CallboxError as error:
-                if not away:
-                    log.warning("not ready: %s", error)
-                away = True
-            else:
-                if away:
-                    log.info("the upstream answers again")
-                away = False
-            self._runtime.health.set_upstream_away(away)
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return [web.post("/v1/chat/completions", to_whoever_is_there(self.chat)), web.get("/v1/models", self.models)]
 
     async def close(self) -> None:
-        if self._checking is not None:
-            self._checking.cancel()
         await super().close()
         await self._engine.close()
 

@@ -1,12 +1,13 @@
 """From samples to words, whatever the engine: long audio is cut at pauses, and what is no speech says nothing."""
 
-import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from daemons.audio import STT_RATE_HZ, FloatSamples
+from daemons.lane import Lane
+from daemons.stt.asked import Asked
 from daemons.stt.engine import SttEngine
 from daemons.vad import SileroVad, has_speech
 
@@ -28,33 +29,34 @@ class Piece:
 
 
 class Transcriber:
-    """An engine behind a gate that lets only speech through. Not for two threads at once."""
+    """An engine behind a gate that lets only speech through."""
 
-    def __init__(self, engine: SttEngine, vad: SileroVad) -> None:
+    def __init__(self, engine: SttEngine, vad: SileroVad, lane: Lane) -> None:
         self._engine = engine
         self._vad = vad
+        self._lane = lane  # of one thread: the gate takes one piece at a time
 
-    def pieces(self, samples: FloatSamples, cancelled: threading.Event) -> Iterator[Piece]:
-        """Transcribe `samples` (float32 [n], 16 kHz, any length), one piece at a time; nothing for non-speech."""
-        longest = int(self._engine.longest_s * STT_RATE_HZ)
-        for start, end in cut_at_pauses(samples, longest):
-            if cancelled.is_set():
-                return
+    async def pieces(self, samples: FloatSamples, asked: Asked) -> AsyncGenerator[Piece, None]:
+        """Transcribe `samples` (float32 [n], 16 kHz, any length), one piece at a time; nothing for non-speech.
+
+        Others' work comes in between two pieces.
+        """
+        for start, end in cut_at_pauses(samples, int(self._engine.longest_s * STT_RATE_HZ)):
             piece = samples[start:end]
-            if not has_speech(self._vad, piece, SPEECH_AT_LEAST_MS):
+            if not await self._has_speech(piece, SPEECH_AT_LEAST_MS, asked):
                 continue
-            shortest = int(self._engine.shortest_s * STT_RATE_HZ)
-            text = self._engine.transcribe(np.pad(piece, (0, max(0, shortest - len(piece)))), cancelled)
-            if self._is_invention(text, piece):
-                continue
-            if text:
+            text = await self._engine.transcribe(piece, asked)
+            if text and not await self._is_invention(text, piece, asked):
                 yield Piece(start / STT_RATE_HZ, end / STT_RATE_HZ, text)
 
-    def _is_invention(self, text: str, piece: FloatSamples) -> bool:
+    async def _is_invention(self, text: str, piece: FloatSamples, asked: Asked) -> bool:
         bare = text.lower().strip(" .,!?♪")
         if not bare:
             return True
-        return bare in LONE_INVENTIONS and not has_speech(self._vad, piece, LONE_SPEECH_AT_LEAST_MS)
+        return bare in LONE_INVENTIONS and not await self._has_speech(piece, LONE_SPEECH_AT_LEAST_MS, asked)
+
+    async def _has_speech(self, piece: FloatSamples, at_least_ms: float, asked: Asked) -> bool:
+        return await self._lane.run(lambda _: has_speech(self._vad, piece, at_least_ms), asked.priority)
 
 
 def cut_at_pauses(samples: FloatSamples, longest: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,96 @@
+"""The form of POST /v1/audio/transcriptions, read as it comes and no further than its limits."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from aiohttp import BodyPartReader, web
+
+from daemons.errors import BadRequest
+from daemons.streams import BODY_TIMEOUT_S
+
+LONGEST_FILE_BYTES = 25 * 2**20  # as at OpenAI
+LONGEST_FIELD_BYTES = 4096
+MOST_FIELDS = 32
+READ_BYTES = 64 * 1024
+TRUE = ("true", "1")
+
+Format = Literal["json", "text", "verbose_json"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+@dataclass(slots=True)
+class Upload:
+    """What is not named here is ignored."""
+
+    file: bytes = b""
+    format: Format = "json"
+    language: str | None = None  # ISO 639-1
+    prompt: str = ""
+    streams: bool = False
+
+
+async def read_upload(request: web.Request) -> Upload:
+    """Raises BadRequest."""
+    if not request.content_type.startswith("multipart/"):
+        raise BadRequest("send the audio as a multipart form with the field `file`")
+    if (request.content_length or 0) > LONGEST_FILE_BYTES + MOST_FIELDS * LONGEST_FIELD_BYTES:
+        raise BadRequest(f"the form is too large: `file` may have {LONGEST_FILE_BYTES} bytes")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _read(request)
+    except TimeoutError:
+        raise BadRequest(f"the form did not arrive within {BODY_TIMEOUT_S:g} s") from None
+    except (ValueError, LookupError, AssertionError, web.HTTPException) as error:
+        if isinstance(error, web.HTTPException) and error.status >= 500:
+            raise
+        # what aiohttp's parser raises for a form that is none
+        raise BadRequest(f"the form cannot be read: {str(error) or type(error).__name__}") from None
+
+
+async def _read(request: web.Request) -> Upload:
+    upload, has_file, fields = Upload(), False, 0
+    async for part in await request.multipart():
+        fields += 1
+        if fields > MOST_FIELDS:
+            raise BadRequest(f"the form has more than {MOST_FIELDS} fields")
+        if not isinstance(part, BodyPartReader):
+            raise BadRequest("a form inside the form is not understood")
+        if part.name == "file":
+            upload.file, has_file = await _part(part, LONGEST_FILE_BYTES), True
+        else:
+            _take(upload, part.name or "", (await _part(part, LONGEST_FIELD_BYTES)).decode().strip())
+    if not has_file:
+        raise BadRequest("the form has no `file`")
+    return upload
+
+
+async def _part(part: BodyPartReader, longest_bytes: int) -> bytes:
+    content = bytearray()
+    while chunk := await part.read_chunk(READ_BYTES):
+        content += chunk
+        if len(content) > longest_bytes:
+            raise BadRequest(f"the field `{part.name}` is larger than {longest_bytes} bytes")
+    return bytes(content)
+
+
+def _take(upload: Upload, name: str, value: str) -> None:
+    match name:
+        case "language" if value:
+            language = re.fullmatch(r"([a-z]{2,3})([-_][a-z0-9_-]+)?", value.lower())
+            if not language:
+                raise BadRequest(f"language {value!r} is no code such as en")
+            upload.language = language[1]
+        case "prompt":
+            upload.prompt = value
+        case "response_format":
+            if value not in FORMATS:
+                raise BadRequest(f"response_format {value!r} is not one of {', '.join(FORMATS)}")
+            upload.format = value
+        case "stream":
+            upload.streams = value.lower() in TRUE
+        case "timestamp_granularities[]" | "timestamp_granularities" if value != "segment":
+            raise BadRequest(f"timestamp_granularities {value!r}: only `segment` is told here")
+        case _:
+            pass
