@@ -68,6 +68,7 @@ def transformers(settings: Settings) -> BlockingEngine:
         slots=settings.slots + settings.direct_slots,
         context_tokens=settings.llm_context_tokens,
         threads=settings.llm_threads,
+        omni=settings.llm_omni,
     )
 
 

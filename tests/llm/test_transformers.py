@@ -11,7 +11,9 @@ import pytest
 from daemons.errors import BadRequest, ConfigurationError
 from daemons.llm.generation import ChatMessage, Generated, Generation
 from daemons.settings import Settings
+from tests.llm import tiny_models
 from tests.llm.conftest import SMALL_MODEL
+from tests.llm.tiny_models import WORDS
 
 pytest.importorskip("torch", reason="torch is not installed; make an environment from requirements-torch.lock")
 pytestmark = [
@@ -20,14 +22,6 @@ pytestmark = [
 ]
 
 CONTEXT_TOKENS = 1024
-TEXT = "the cat sat on a mat and looked at the dog while it rained in the town where nobody lived any more"
-WORDS = TEXT.split()
-TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
-    "<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
-    "{% endfor %}<|assistant|>"
-)
 QUESTION = Generation(
     messages=[ChatMessage("system", "the cat sat on a mat"), ChatMessage("user", "where is the dog")],
     max_tokens=24,
@@ -38,42 +32,7 @@ QUESTION = Generation(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of two layers and its tokenizer, as `save_pretrained` leaves them."""
-    import tokenizers  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
-
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator([TEXT] * 10, trainer)
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|end|>", chat_template=TEMPLATE
-    )
-    config = transformers.Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        initializer_range=0.3,
-        tie_word_embeddings=False,
-    )
-    torch.manual_seed(3)
-    model = transformers.Qwen2ForCausalLM(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    folder = tmp_path_factory.mktemp("tiny")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return tiny_models.reader(tmp_path_factory.mktemp("reader"))
 
 
 def opened(place: Path) -> Any:
@@ -114,7 +73,7 @@ def test_the_text_is_that_of_generate_itself(engine: Any) -> None:
     import torch  # noqa: PLC0415
 
     pieces, _ = run(engine, QUESTION)
-    ids = torch.tensor([engine._tokens(QUESTION)])
+    ids = torch.tensor([engine._prompt(QUESTION)[0]])
     whole = engine._model.generate(ids, max_new_tokens=24, do_sample=False)
     text = engine._tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
     said = "".join(pieces)
@@ -168,7 +127,7 @@ def test_the_model_s_own_end_ends_the_answer(engine: Any) -> None:
         kept = weights[engine._ends[0]].clone()
         weights[engine._ends[0]] = 0
         # The last hidden state of this prompt points to the end now
-        ids = torch.tensor([engine._tokens(QUESTION)])
+        ids = torch.tensor([engine._prompt(QUESTION)[0]])
         hidden = engine._model.model(ids).last_hidden_state[0, -1]
         weights[engine._ends[0]] = 100 * hidden
     try:

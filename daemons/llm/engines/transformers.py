@@ -1,6 +1,6 @@
 """Any model in a local folder of Hugging Face's kind, or a GGUF file, on torch: its own `generate`, streamed."""
 
-import logging
+import base64
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from tokenizers.decoders import DecodeStream
 from transformers import (
     AutoModelForCausalLM,
+    AutoProcessor,
     AutoTokenizer,
     DynamicCache,
     GenerationConfig,
@@ -24,22 +25,34 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from daemons.audio import FloatSamples, read_wav, to_float
 from daemons.errors import BadRequest, ConfigurationError
-from daemons.llm.generation import DEFAULT_REPEAT_PENALTY, DEFAULT_TEMPERATURE, TEXT_ONLY, Generated, Generation, Reason
+from daemons.llm.generation import (
+    DEFAULT_REPEAT_PENALTY,
+    DEFAULT_TEMPERATURE,
+    TEXT_ONLY,
+    Audio,
+    ChatMessage,
+    Generated,
+    Generation,
+    Modality,
+    Reason,
+)
 from daemons.llm.stops import StopText
 from daemons.llm.threaded import Emit
 
-log = logging.getLogger(__name__)
-
+LONGEST_SOUND_S = 30  # as far as the ears of Whisper's kind reach
 BATCH_TOKENS = 64  # of a prompt are read at once: so long a cancel waits
 
 
 class Transformers:
-    """On the GPU where torch sees one. Several threads may generate at once, each in its slot."""
+    """On the GPU where torch sees one. Several threads may generate at once, each in its slot.
 
-    takes = TEXT_ONLY
+    `omni`: the model hears, by the processor that lies beside it.
+    """
 
-    def __init__(self, place: Path, *, slots: int, context_tokens: int, threads: int) -> None:
+    def __init__(self, place: Path, *, slots: int, context_tokens: int, threads: int, omni: bool = False) -> None:
+        self.takes: frozenset[Modality] = frozenset({"text", "audio"}) if omni else TEXT_ONLY
         self._place = place
         self._context_tokens = context_tokens
         self._threads = threads
@@ -51,17 +64,24 @@ class Transformers:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cpu":
             torch.set_num_threads(self._threads)
+        kind = AutoModelForCausalLM
         try:
+            if "audio" in self.takes:
+                from transformers import AutoModelForMultimodalLM  # noqa: PLC0415 - since transformers 5
+
+                kind = AutoModelForMultimodalLM
+                self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **more)
-            model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="auto", **more)
+            model = kind.from_pretrained(folder, local_files_only=True, dtype="auto", **more)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ConfigurationError(f"transformers cannot load {self._place}: {error}") from error
-        if self._tokenizer.chat_template is None:
+        if self._speaker.chat_template is None:
             raise ConfigurationError(f"{self._place} has no chat template: it was not made for conversations")
         self._model = model.to(device).eval()
         self._memories = [_Memory(model.config) for _ in range(self._slots)]
         self._context_tokens = min(
-            self._context_tokens, getattr(model.config, "max_position_embeddings", self._context_tokens)
+            self._context_tokens,
+            getattr(model.config.get_text_config(), "max_position_embeddings", self._context_tokens),
         )
         # The model's own wishes for sampling would mix with the request's; only where it ends is its affair.
         ends = model.generation_config.eos_token_id
@@ -69,14 +89,15 @@ class Transformers:
         self._model.generation_config = GenerationConfig(eos_token_id=self._ends, pad_token_id=self._ends[0])
 
     def generate(self, slot: int, generation: Generation, emit: Emit) -> Generated:
-        prompt = self._tokens(generation)
+        prompt, sounds = self._prompt(generation)
         room = self._context_tokens - len(prompt)
         if room < 1:
             raise BadRequest(f"the prompt has {len(prompt)} tokens; the context holds {self._context_tokens}")
-        memory = self._memories[slot]
+        # Sound stands in the prompt as one token again and again, whatever is heard: it is never taken from a cache.
+        memory = _Memory(self._model.config) if sounds else self._memories[slot]
         cached = memory.recall(prompt)
         with torch.inference_mode():
-            if not self._read(prompt, memory, emit):
+            if not sounds and not self._read(prompt, memory, emit):
                 return Generated("cancelled", len(prompt), 0, cached)
             if generation.max_tokens == 0:
                 return Generated("length", len(prompt), 0, cached)
@@ -89,6 +110,7 @@ class Transformers:
                 logits_processor=processors(generation, self._model.device),
                 stopping_criteria=StoppingCriteriaList([_Stopped(words)]),
                 streamer=words,
+                **sounds,
             )
         memory.holds(tokens[0].tolist())
         has_ended = words.has_hit_stop or tokens[0, -1].item() in self._ends
@@ -98,15 +120,39 @@ class Transformers:
     def close(self) -> None:
         self._memories.clear()
 
-    def _tokens(self, generation: Generation) -> list[int]:
-        """The prompt. Raises BadRequest when the model's chat template does not like the conversation."""
-        messages = [{"role": message.role, "content": message.text} for message in generation.messages]
+    @property
+    def _speaker(self) -> Any:
+        """Who knows the chat template."""
+        return self._processor if "audio" in self.takes else self._tokenizer
+
+    def _prompt(self, generation: Generation) -> tuple[list[int], dict[str, torch.Tensor]]:
+        """Its tokens, and what the model hears. Raises BadRequest when that is no sound, or the template refuses it."""
+        conversation = [{"role": message.role, "content": self._content(message)} for message in generation.messages]
+        sounds = [part for message in generation.messages for part in message.parts if isinstance(part, Audio)]
         try:
             with self._tokenizing:
-                text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-                return _numbers(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+                text = self._speaker.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+                if not sounds:
+                    return _numbers(self._tokenizer(text, add_special_tokens=False)["input_ids"]), {}
+                rate_hz = self._processor.feature_extractor.sampling_rate
+                heard = [samples_of(sound, rate_hz) for sound in sounds]
+                seen = self._processor(text=text, audio=heard, sampling_rate=rate_hz, return_tensors="pt")
         except jinja2.TemplateError as error:
             raise BadRequest(f"the model's chat template refuses this: {error}") from error
+        prompt = _numbers(seen.pop("input_ids")[0].tolist())
+        seen.pop("attention_mask", None)
+        precision = self._model.dtype
+        return prompt, {
+            name: value.to(self._model.device, precision if value.is_floating_point() else None)
+            for name, value in seen.items()
+        }
+
+    def _content(self, message: ChatMessage) -> str | list[dict[str, str]]:
+        if "audio" not in self.takes:
+            return message.text
+        return [
+            {"type": "text", "text": part} if isinstance(part, str) else {"type": "audio"} for part in message.parts
+        ]
 
     def _read(self, prompt: list[int], memory: "_Memory", emit: Emit) -> bool:
         """Read all but the prompt's last token, batch by batch; False when `emit` says that nobody waits."""
@@ -246,6 +292,16 @@ def processors(generation: Generation, device: torch.device) -> LogitsProcessorL
             chain.append(TopPLogitsWarper(generation.top_p))
         chain.append(_Draw(generation.seed, device))
     return chain
+
+
+def samples_of(sound: Audio, rate_hz: int) -> FloatSamples:
+    """float32 [n] at `rate_hz`. Raises BadRequest for what is no 16-bit WAV file of a bearable length."""
+    if sound.format != "wav":
+        raise BadRequest(f"this engine hears wav files, not {sound.format}")
+    pcm = read_wav(base64.b64decode(sound.base64))
+    if pcm.duration_ms > LONGEST_SOUND_S * 1000:
+        raise BadRequest(f"a sound of more than {LONGEST_SOUND_S} s is too long for this engine")
+    return to_float(pcm.resampled(rate_hz).samples)
 
 
 def location(place: Path) -> tuple[Path, dict[str, str]]:
