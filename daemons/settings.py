@@ -98,8 +98,10 @@ class Settings(BaseSettings):
     llm_upstream_url: str = Field("", description="of the engine openai, as its clients take it: http://host:8000/v1")
     llm_upstream_model: str = Field("", description="the first that the upstream lists when empty")
     llm_upstream_api_key: SecretStr = SecretStr("")
-    tts_engine: Literal["hibari"] = "hibari"
-    tts_voice: str = "heart"
+    tts_engine: Literal["hibari", "piper"] = "hibari"
+    tts_voice: str = Field("heart", description="of the engine hibari")
+    tts_model: str = Field("joe-us", description="of the engine piper: its voice")
+    piper_bin: Path | None = Field(None, description="the program piper; cache_dir/piper/bin/piper when not given")
     tts_threads: Annotated[int, Field(ge=1)] = 1
     vad_model: str = "silero-v6"
 

@@ -55,7 +55,9 @@ def catalogue(path: Path = CATALOGUE) -> dict[str, Model]:
 
 def needed(settings: Settings) -> list[str]:
     """The catalogue's models that the settings name; paths are the operator's own affair."""
-    names = (settings.vad_model, settings.stt_model, settings.llm_model)
+    names = [settings.vad_model, settings.stt_model, settings.llm_model]
+    if settings.tts_engine == "piper":
+        names.append(settings.tts_model)
     return list(dict.fromkeys(name for name in names if "/" not in name))
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from daemons.audio import FloatSamples
+from daemons.models import model_dir
 from daemons.settings import Settings
 
 
@@ -37,6 +39,9 @@ class TtsEngine(Protocol):
         The same phrase, seed and speed give the same samples. Nothing at all comes of text that the voice cannot say.
         """
 
+    def close(self) -> None:
+        """End what it has started; nothing is said any more."""
+
 
 def _hibari(settings: Settings) -> TtsEngine:
     from daemons.tts.engines.hibari import Hibari  # noqa: PLC0415 - only what is used is loaded
@@ -44,4 +49,14 @@ def _hibari(settings: Settings) -> TtsEngine:
     return Hibari(settings.tts_voice, settings.tts_threads)
 
 
-ENGINES: dict[str, Callable[[Settings], TtsEngine]] = {"hibari": _hibari}
+def _piper(settings: Settings) -> TtsEngine:
+    from daemons.tts.engines.piper import Piper  # noqa: PLC0415 - only what is used is loaded
+
+    return Piper(piper_program(settings), model_dir(settings, settings.tts_model))
+
+
+def piper_program(settings: Settings) -> Path:
+    return settings.piper_bin or settings.cache_dir / "piper/bin/piper"
+
+
+ENGINES: dict[str, Callable[[Settings], TtsEngine]] = {"hibari": _hibari, "piper": _piper}

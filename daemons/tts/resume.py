@@ -99,6 +99,9 @@ class RememberingEngine:
     def load(self) -> None:
         self._engine.load()
 
+    def close(self) -> None:
+        self._engine.close()
+
     def synthesize(self, phrase: Phrase, *, seed: int, speed: float) -> Iterator[FloatSamples]:
         """As TtsEngine; one stream has one seed and one speed, so the phrase alone tells what was said."""
         parts = self.sounds.get(phrase)

@@ -82,13 +82,17 @@ class TtsService(EngineWorker):
         self._stats: Kept[dict[str, object]] = Kept(count=STATS_KEPT, age_s=STATS_KEPT_S)
         self._traces = Traces()
         self._recent = RecentStreams()
-        self._name = f"{settings.tts_engine}/{settings.tts_voice}"
+        self._name = f"{settings.tts_engine}/{self._voice.engine.voice}"
 
     async def load(self) -> str:
         engine = self._voice.engine
         await self.lane.run(lambda _: engine.load())
         await self.lane.run(lambda _: list(engine.synthesize(Phrase(WARM_UP_TEXT), seed=0, speed=1.0)))
         return self._name
+
+    async def close(self) -> None:
+        await self.lane.run(lambda _: self._voice.engine.close())
+        await super().close()
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return [

@@ -25,6 +25,9 @@ class Counting:
     def load(self) -> None:
         self._engine.load()
 
+    def close(self) -> None:
+        self._engine.close()
+
     def synthesize(self, phrase: Phrase, *, seed: int, speed: float) -> Iterator[FloatSamples]:
         self.asked.append(phrase.text)
         yield from self._engine.synthesize(phrase, seed=seed, speed=speed)

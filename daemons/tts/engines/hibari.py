@@ -48,6 +48,9 @@ class Hibari:
         for phonemes in self._model.phonemize(phrase.text):
             yield self._say(self._model.ids(phonemes), speed, noise)[0]
 
+    def close(self) -> None:
+        pass  # it lives in this process, and ends with it
+
     def _part(self, phrase: Phrase, speed: float, noise: np.random.Generator) -> Iterator[FloatSamples]:
         """Of a sentence that is said as a whole, as far as it is known, what belongs to this phrase."""
         before, text = self._phonemes(phrase.before), self._phonemes(phrase.text)
