@@ -37,7 +37,7 @@ HEARTBEAT_S = 2.0
 BACKOFF_MAX_S = 2.0  # no longer than HEARTBEAT_S: after an outage, who waits longer is missed by callers
 DRAIN_POLL_S = 0.05
 EXIT_NOTICED_S = 1.2  # supervisord heeds the exit code of who outlived `startsecs`, 1 s; else it tries again
-ADOPTION_S = 5.0  # after the registry lost its data: holders, who renew each second, come before new calls
+ADOPTION_S = 3.0  # after the registry lost its data: holders, who renew each second, come before new calls
 SETTLE_S = 1.0  # what was worth waiting for has been waited for
 CANCEL_AGAIN_S = 0.1
 CLOSE_SERVICE_S = 5.0
@@ -267,13 +267,19 @@ class Runtime:
             if self.on_leases is not None:
                 self.on_leases(beat.leases)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
+                await asyncio.wait_for(self._wake.wait(), self._next_heartbeat_s())
 
     def _wants_leases(self) -> bool:
         """Not while a slot may still be adopted by the call that held it before the registry lost its data."""
         if time.monotonic() >= self._adoption_ends_s:
             self._orphans.clear()
         return self._loaded and not self.draining.is_set() and not self._orphans
+
+    def _next_heartbeat_s(self) -> float:
+        """When the wait for holders ends, capacity must not lie idle until a heartbeat happens to be due."""
+        if not self._orphans:
+            return HEARTBEAT_S
+        return min(HEARTBEAT_S, max(0.0, self._adoption_ends_s - time.monotonic()))
 
     async def _register(self) -> None:
         service = self._service

@@ -186,6 +186,10 @@ class _Call:
             await asyncio.sleep(PAUSE_S)
 
     async def _replace(self, role: str) -> None:
+        """Another worker for this role, or the one that we have, if it serves us again.
+
+        SWAP_FOR_S counts while the registry answers: as long as it is away, nobody can be had and nobody is to blame.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SWAP_FOR_S
         while not self._is_over:
@@ -195,10 +199,14 @@ class _Call:
                     self._note_member(role)
                     return
             except Unavailable:
-                deadline = max(deadline, loop.time() + 1)  # it is the registry that is away
+                deadline = loop.time() + SWAP_FOR_S
             if loop.time() > deadline:
                 raise NoWorker(f"no {role} for {SWAP_FOR_S:g} s")
             await asyncio.sleep(SWAP_EVERY_S)
+            with contextlib.suppress(Refused, *_BROKEN):
+                member = self.holder.bundle[role]
+                await self._ask(member, member.fence)
+                return
 
     def _note_member(self, role: str) -> None:
         member = self.holder.bundle[role]
