@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from daemons.errors import BadRequest
 from daemons.streams import BODY_TIMEOUT_S
@@ -42,11 +43,13 @@ async def read_upload(request: web.Request) -> Upload:
             return await _read(request)
     except TimeoutError:
         raise BadRequest(f"the form did not arrive within {BODY_TIMEOUT_S:g} s") from None
-    except (ValueError, LookupError, AssertionError, web.HTTPException) as error:
-        if isinstance(error, web.HTTPException) and error.status >= 500:
-            raise
-        # what aiohttp's parser raises for a form that is none
-        raise BadRequest(f"the form cannot be read: {str(error) or type(error).__name__}") from None
+    except (ValueError, AssertionError, HttpProcessingError) as error:  # what aiohttp's parser makes of such forms
+        raise BadRequest(f"the form cannot be read: {_told(error)}") from None
+
+
+def _told(error: Exception) -> str:
+    said = error.message if isinstance(error, HttpProcessingError) else str(error)
+    return said.split("\n")[0].rstrip(":") or type(error).__name__
 
 
 async def _read(request: web.Request) -> Upload:

@@ -181,7 +181,7 @@ class _Answer:
     @property
     def text(self) -> str:
         words = self.words.split()
-        if looped := looping_tail(words):
+        while looped := looping_tail(words):
             del words[-looped:]
         said = " ".join(words)
         if re.fullmatch(r"\[[^]]*\]|\([^)]*\)", said):  # [silence], (no speech)
