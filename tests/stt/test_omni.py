@@ -96,7 +96,7 @@ async def test_its_answer_is_tidied(asking: Asking, answered: list[str], heard: 
 async def test_an_answer_that_goes_round_in_circles_is_not_waited_for(asking: Asking) -> None:
     async with asking(acts.never_ends, timeouts=Timeouts()) as (engine, server):
         async with asyncio.timeout(5):
-            assert await engine.transcribe(SPEECH, Asked()) == "and so on"
+            assert await engine.transcribe(SPEECH, Asked()) in ("and so on", "and so on and so on")
             await server.client_left.wait()
 
 

@@ -27,8 +27,8 @@ class Chain:
 
     def __init__(self, redis_url: str, folder: Path) -> None:
         self.upstream = UpstreamServer()
-        given = {"llm_engine": "openai", "llm_omni": True, "llm_upstream_url": self.upstream.url}
-        self.llm = WorkerProcess("llm", redis_url, folder, **given)
+        url = self.upstream.url
+        self.llm = WorkerProcess("llm", redis_url, folder, llm_engine="openai", llm_omni=True, llm_upstream_url=url)
         self.stt = WorkerProcess("stt", redis_url, folder, stt_engine="omni", llm_port=self.llm.port)
 
 
