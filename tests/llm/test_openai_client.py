@@ -19,7 +19,7 @@ ENDLESS = {"repeat_penalty": 1.0}
 
 
 @pytest.fixture
-async def client(llm: WorkerProcess) -> AsyncIterator[AsyncOpenAI]:
+async def client(llm: WorkerProcess, all_places_free: None) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=f"{llm.url}/v1", api_key="none is needed", max_retries=0, timeout=60) as client:
         yield client
 

@@ -14,6 +14,7 @@ import pytest
 from daemons.audio import Pcm, wav_bytes
 from daemons.errors import BadRequest
 from daemons.llm.generation import Audio, ChatMessage, Generated, Generation
+from tests import worker_process
 from tests.llm import tiny_models
 from tests.llm.test_server import first_text
 from tests.worker_process import WorkerProcess
@@ -104,7 +105,11 @@ def test_what_cannot_be_heard_is_refused(engine: Any, sound: Audio, words: str) 
         run(engine, about(sound))
 
 
-async def test_a_whole_worker_hears_and_stops_when_its_client_goes(redis_url: str, tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+async def test_a_whole_worker_hears_and_stops_when_its_client_goes(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "READY_S", 200.0)  # importing torch alone takes ten seconds, and more when busy
     folder = tiny_models.listener(tmp_path / "listener")
     worker = WorkerProcess("llm", redis_url, tmp_path, llm_engine="transformers", llm_model=folder, llm_omni=True)
     await asyncio.to_thread(worker.__enter__)

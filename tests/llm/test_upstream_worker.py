@@ -29,7 +29,7 @@ def relay(llm: WorkerProcess, redis_url: str, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
-async def session(relay: WorkerProcess) -> AsyncIterator[aiohttp.ClientSession]:
+async def session(relay: WorkerProcess, all_places_free: None) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(relay.url, timeout=aiohttp.ClientTimeout(60)) as session:
         yield session
 
