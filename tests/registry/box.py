@@ -1,7 +1,5 @@
 """A box of workers in a registry whose time stands still until a test moves it."""
 
-from collections import Counter
-
 from redis.asyncio import Redis
 
 from daemons.registry import (
@@ -12,7 +10,6 @@ from daemons.registry import (
     RegisterStatus,
     Registry,
     Renewed,
-    Snapshot,
     WorkerRecord,
     WorkerState,
 )
@@ -83,31 +80,3 @@ class Box:
 
     async def kinds(self) -> list[str]:
         return [event.kind for event in await self.registry.events(count=10_000)]
-
-
-def check_invariants(snapshot: Snapshot, fences: dict[tuple[str, int], int]) -> None:
-    """What must hold at every moment. `fences` remembers the highest fence of each slot between calls of this."""
-    calls = {call.call: call for call in snapshot.calls}
-    assert len({worker.worker for worker in snapshot.workers}) == len(snapshot.workers)
-    for worker in snapshot.workers:
-        assert len(worker.leases) <= worker.slots
-        assert max(Counter(lease.slot for lease in worker.leases).values(), default=1) == 1
-        assert all(0 <= lease.slot < worker.slots for lease in worker.leases)
-        if worker.state is WorkerState.GONE:
-            assert not worker.leases
-        for lease in worker.leases:
-            member = calls[lease.call].bundle[worker.role]
-            assert (member.worker, member.slot, member.boot, member.fence) == (
-                worker.worker,
-                lease.slot,
-                worker.boot,
-                lease.fence,
-            )
-            at = (worker.worker, lease.slot)
-            assert lease.fence >= fences.get(at, 0), f"the fence of {at} has fallen"
-            fences[at] = lease.fence
-    for call in snapshot.calls:
-        assert call.expires_ms > snapshot.now_ms
-        assert (call.position is not None) == (call.state is CallState.QUEUED)
-        assert set(call.bundle) == (set() if call.state is CallState.QUEUED else set(call.roles))
-    assert [call.position for call in snapshot.queue] == list(range(1, len(snapshot.queue) + 1))
