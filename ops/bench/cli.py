@@ -1,16 +1,21 @@
 """`callbox bench`: what things cost, measured side by side in one run."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from daemons import settings
+from ops.bench import golden
 from ops.bench import health as health_bench
 from ops.bench import llm as llm_bench
 from ops.bench import registry as registry_bench
-from ops.figures import JsonFile
-from ops.progress import count_bar
+from ops.bench import tts as tts_bench
+from ops.bench.answers import ANSWERS
+from ops.bench.tts_page import page
+from ops.figures import JsonFile, write_json
+from ops.progress import console, count_bar
 
 app = typer.Typer(no_args_is_help=True, help="Measure what things cost, side by side in one run.")
 
@@ -66,4 +71,35 @@ def llm(
     """
     with count_bar("rounds", rounds) as on_round:
         report = asyncio.run(llm_bench.measure(rounds, model or settings.load().llm_model, on_round))
+    report.finish(json_file)
+
+
+@app.command()
+def tts(
+    runs: Annotated[int, typer.Option(min=1, help="How often each text is said, in pieces and whole.")] = 20,
+    answers: Annotated[int, typer.Option(min=1, max=len(ANSWERS), help="On how many answers seams are measured.")] = 30,
+    rounds: Annotated[int, typer.Option(min=tts_bench.AT_ONCE, help="Of stress, half of them cancelled.")] = 200,
+    set_golden: Annotated[bool, typer.Option("--set-golden", help="Keep this run's audio to compare with.")] = False,
+    golden_dir: Annotated[
+        Path | None, typer.Option("--golden", help="Where that is kept; var/bench/tts-golden when not given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="For report.html and summary.json; var/bench/tts.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """The speech worker's regression suite: the same audio again, in time, without seams, errors and growth.
+
+    Five texts in two modes, written at once and word by word, against golden audio that an earlier run has kept;
+    answers in pieces against the same said whole, also as the box's own ear hears them; and a stress run.
+    """
+    kept_in = settings.load().var_dir / "bench"
+    with count_bar("steps", tts_bench.steps(runs, answers, rounds)) as on_step:
+        taken = asyncio.run(tts_bench.take(runs, answers, rounds, on_step))
+    if set_golden:
+        golden.save(golden_dir or kept_in / "tts-golden", taken.audio, taken.engine)
+    report = tts_bench.report(taken, golden.load(golden_dir or kept_in / "tts-golden", taken.engine))
+    folder = out or kept_in / "tts"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "summary.json", report.as_data())
+    (folder / "report.html").write_text(page(report.as_data(), taken), encoding="utf-8")
+    console.print(f"{folder}/report.html")
     report.finish(json_file)
