@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(Path.home() / ".cache/callbox", description="build tools and livekit-server, by version")
     www_dir: Path | None = Field(None, description="where nginx's user can read the page; chosen when not given")
     hub_url: str = Field("https://huggingface.co", validation_alias=AliasChoices("CALLBOX_HUB_URL", "HF_ENDPOINT"))
+    hub_token: SecretStr = Field(SecretStr(""), validation_alias=AliasChoices("CALLBOX_HUB_TOKEN", "HF_TOKEN"))
     hub_offline: bool = Field(False, validation_alias=AliasChoices("CALLBOX_HUB_OFFLINE", "HF_HUB_OFFLINE"))
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -16,8 +16,10 @@ from typer.core import TyperGroup
 from daemons import settings as settings_module
 from daemons.audio import read_wav, wav_bytes
 from daemons.errors import CallboxError, ConfigurationError
+from daemons.models import model_folder
 from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED, EXIT_OK
 from ops import box, kept, models
+from ops import choice as choice_module
 from ops import doctor as doctor_module
 from ops import events as events_module
 from ops import status as status_module
@@ -25,6 +27,7 @@ from ops.bench import cli as bench_cli
 from ops.drill import cli as drill_cli
 from ops.figures import JsonFile, write_json
 from ops.progress import console
+from ops.supervise import Supervisord
 
 
 def run() -> NoReturn:
@@ -63,7 +66,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-models_app = typer.Typer(no_args_is_help=True, help="The model files of etc/models.toml.")
+models_app = typer.Typer(no_args_is_help=True, help="The model files of etc/models.toml, of a hub, or your own.")
 app.add_typer(models_app, name="models")
 app.add_typer(bench_cli.app, name="bench")
 app.add_typer(drill_cli.app, name="drill")
@@ -206,22 +209,55 @@ def list_models() -> None:
     settings = settings_module.load()
     needed = models.needed(settings)
     table = Table(box=None, pad_edge=False)
-    for title in ("model", "role", "MB", "licence", "needed", "there"):
+    for title in ("model", "role", "engines", "MB", "licence", "needed", "there"):
         table.add_column(title, justify="right" if title == "MB" else "left")
-    for name, model in models.catalogue().items():
+    known = models.known(settings)
+    for name, model in known.items():
         there = "no" if models.missing(settings, name, model) else "yes"
         megabytes = f"{model.size_bytes / 1e6:.0f}"
-        table.add_row(name, model.role, megabytes, model.licence, "yes" if name in needed else "", there)
+        needs = "yes" if name in needed else ""
+        table.add_row(name, model.role, ", ".join(model.engines), megabytes, model.licence, needs, there)
     console.print(table)
+    for name in needed:
+        if name not in known:
+            console.print(f"needed, and not fetched yet: {name}", markup=False)
     console.print(f"in {settings.models_dir}")
 
 
 @models_app.command("pull")
 def pull_models(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="What the settings need.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Names, or hf:OWNER/REPOSITORY[/FILE]; without: what is needed."),
+    ] = None,
 ) -> None:
     """Fetch models and check them; what is there stays as it is."""
     settings = settings_module.load()
     chosen = names or models.needed(settings)
     models.pull(settings, chosen, models.catalogue())
-    console.print(f"{', '.join(chosen)}: in {settings.models_dir}")
+    known = models.known(settings)
+    for name in chosen:
+        console.print(f"{name}: {known[name].licence}, in {model_folder(settings, name)}", markup=False)
+
+
+@models_app.command("use")
+def use_model(
+    what: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name of `list`, hf:OWNER/REPOSITORY[/FILE], or a file or folder.")
+    ],
+) -> None:
+    """Use this model for what it is made for: fetch it, check that an engine runs it, and keep the setting.
+
+    A running box goes on as it is until its programs are restarted.
+    """
+    settings = settings_module.load()
+    choice = choice_module.choose(settings, what)
+    if not choice.changes:
+        console.print(f"{choice.name} is what {choice.role} uses already", markup=False)
+        return
+    choice_module.keep(settings, choice)
+    for setting, (before, after) in choice.changes.items():
+        console.print(f"{setting}: {before} → {after}", markup=False)
+    runs = Supervisord(settings).pid() is not None
+    console.print(f"Next: callbox {f'restart {choice.programs}' if runs else 'up'}")
+    console.print(f"The way back: {choice.way_back}", markup=False)

