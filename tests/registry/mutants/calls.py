@@ -1,6 +1,6 @@
 """How a call gets, keeps, changes and ends what it holds, broken."""
 
-from tests.registry import test_adoption, test_client, test_leases, test_queue, test_slots
+from tests.registry import test_adoption, test_leases, test_queue, test_slots
 from tests.registry.mutants.mutant import Mutant
 
 SLOTS = (
@@ -23,7 +23,7 @@ SLOTS = (
         "_leases",
         "redis.call('HLEN', SLOTS .. worker) < w.slots",
         "redis.call('HLEN', SLOTS .. worker) <= w.slots",
-        (test_queue.test_positions_count_from_one_and_stay, test_client.test_random_lives_never_break_an_invariant),
+        (test_queue.test_positions_count_from_one_and_stay,),
     ),
     Mutant(
         "some roles instead of all",

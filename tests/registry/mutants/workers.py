@@ -70,7 +70,6 @@ WORKERS = (
             test_workers.test_silence_makes_unhealthy_then_gone_and_gone_owns_nothing,
             test_workers.test_deregister_is_gone_at_once_and_may_come_back,
             test_leases.test_a_workers_crash_leaks_no_slot_for_more_than_31_s,
-            test_client.test_random_lives_never_break_an_invariant,
         ),
     ),
     Mutant(
