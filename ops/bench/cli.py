@@ -11,6 +11,7 @@ from ops.bench import golden
 from ops.bench import health as health_bench
 from ops.bench import llm as llm_bench
 from ops.bench import registry as registry_bench
+from ops.bench import stt as stt_bench
 from ops.bench import tts as tts_bench
 from ops.bench.answers import ANSWERS
 from ops.bench.tts_page import page
@@ -102,4 +103,21 @@ def tts(
     write_json(folder / "summary.json", report.as_data())
     (folder / "report.html").write_text(page(report.as_data(), taken), encoding="utf-8")
     console.print(f"{folder}/report.html")
+    report.finish(json_file)
+
+
+@app.command()
+def stt(
+    rounds: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 20,
+    speech: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="WAV files, and their words in a file `transcription`.")
+    ] = stt_bench.CLIPS,
+    json_file: JsonFile = None,
+) -> None:
+    """Time of a transcription by the length of its audio, beside partials and another one, and its word error rate.
+
+    Of the embedded engine, on recorded speech of people; and from a client's close to the end of its work.
+    """
+    with count_bar("rounds", rounds) as on_round:
+        report = asyncio.run(stt_bench.measure(rounds, speech, on_round))
     report.finish(json_file)

@@ -11,6 +11,7 @@ from openai import OpenAI
 from daemons import settings as settings_module
 from daemons.settings import ROOT
 from ops import models
+from ops.kept import read
 from tests.ops.conftest import MakeSettings
 from tests.ops.hub import Hub
 from tests.worker_process import WorkerProcess
@@ -44,7 +45,7 @@ def test_a_gguf_of_the_hub_answers_in_a_real_chat_and_there_is_a_way_back(
     [line] = [line for line in listed.splitlines() if line.startswith(name)]
     assert line.split()[-2:] == ["yes", "yes"]
 
-    kept = settings_module.dotenv_values(var_dir / "callbox.env")["CALLBOX_LLM_MODEL"]
+    kept = read(var_dir / "callbox.env")["CALLBOX_LLM_MODEL"]
     assert kept == name
     with WorkerProcess(
         "llm", redis_url, tmp_path, llm_model=kept, models_dir=settings.models_dir, llm_context_tokens=1024
@@ -62,7 +63,6 @@ def test_a_gguf_of_the_hub_answers_in_a_real_chat_and_there_is_a_way_back(
     (there / file).write_bytes(b"GGUF")
     back = callbox(var_dir, "models", "use", "qwen2.5-coder-0.5b")
     assert f"CALLBOX_LLM_MODEL: {name} → qwen2.5-coder-0.5b" in back.stdout
-    assert "uses already" in callbox(var_dir, "models", "use", "qwen2.5-coder-0.5b").stdout
 
 
 def test_what_cannot_be_used_leaves_the_settings_as_they_are(make_settings: MakeSettings, var_dir: Path) -> None:
@@ -70,11 +70,8 @@ def test_what_cannot_be_used_leaves_the_settings_as_they_are(make_settings: Make
         make_settings(hub_url=hub.url)
         before = (var_dir / "callbox.env").read_text()
         refused = callbox(var_dir, "models", "use", "hf:acme/page/m.gguf")
-        assert "no GGUF file" in refused.stderr
-        assert "hub has no acme/none" in callbox(var_dir, "models", "use", "hf:acme/none").stderr
     gone = callbox(var_dir, "models", "use", "hf:acme/other")
+    assert "no GGUF file" in refused.stderr
     assert "is this machine online" in gone.stderr
-    assert "is no model of etc/models.toml" in callbox(var_dir, "models", "use", "nonesuch").stderr
-    assert refused.returncode == 78
-    assert gone.returncode == 1
+    assert (refused.returncode, gone.returncode) == (78, 1)
     assert (var_dir / "callbox.env").read_text() == before
