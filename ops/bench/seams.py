@@ -13,6 +13,7 @@ from ops.bench import waves
 
 _CLOSES_SENTENCE = re.compile(r"[.!?…][\"'”’)]*$")
 _PART_S = 0.4
+_NEAR_MS = 20
 _FOUND = 0.5
 
 
@@ -22,11 +23,12 @@ class Seam:
 
     before: str
     after: str
-    click: float  # of the joined audio alone, as waves.click
+    click: float  # as waves.click, by that of the whole where that is one too: an "s" begins no softer than a cut
     pause_ms: float
     level_db: float
     fall: float  # in semitones
     jump: float
+    snr_db: float  # of the next 400 ms, as a copy of the whole
 
 
 def seams(joined: Samples, segments: Iterable[TtsSegment], whole: Samples) -> list[Seam]:
@@ -40,20 +42,20 @@ def seams(joined: Samples, segments: Iterable[TtsSegment], whole: Samples) -> li
         part = joined[at : at + round(_PART_S * TTS_RATE_HZ)]
         expected = round(at * len(whole) / len(joined))
         place, likeness = waves.place_in(whole, part, expected)
-        click = waves.click(joined, at)
         if likeness < _FOUND:
-            found.append(Seam(earlier.text, later.text, click, *[math.nan] * 4))
+            found.append(Seam(earlier.text, later.text, waves.click(joined, at), *[math.nan] * 5))
             continue
         here, there = waves.Melody.at(melody, at), waves.Melody.at(whole_melody, place)
         found.append(
             Seam(
                 earlier.text,
                 later.text,
-                click,
+                waves.click(joined, at) / max(1.0, waves.click(whole, place, _NEAR_MS)),
                 waves.pause_ms(joined, at) - waves.pause_ms(whole, place),
                 waves.level_step_db(joined, at) - waves.level_step_db(whole, place),
                 here.fall - there.fall,
                 here.jump - there.jump,
+                waves.snr_in_db(part, whole, place),
             )
         )
     return found
@@ -63,18 +65,3 @@ def median_size(found: Iterable[Seam], what: Callable[[Seam], float]) -> float:
     """The median of the absolute values that could be told; NaN when none could."""
     sizes = [abs(what(seam)) for seam in found if not math.isnan(what(seam))]
     return statistics.median(sizes) if sizes else math.nan
-
-
-def word_errors(said: str, heard: str) -> tuple[int, int]:
-    """(words wrong, missing or too many; words said)."""
-    wanted, got = _plain(said), _plain(heard)
-    row = list(range(len(got) + 1))
-    for index, word in enumerate(wanted, start=1):
-        diagonal, row[0] = row[0], index
-        for place, other in enumerate(got, start=1):
-            diagonal, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, diagonal + (word != other))
-    return row[-1], len(wanted)
-
-
-def _plain(text: str) -> list[str]:
-    return re.findall(r"[\w']+", text.lower().replace("-", " "))

@@ -61,11 +61,11 @@ def page(data: dict[str, Any], taken: Taken) -> str:
         *(_case(case, taken) for case in CASES),
         "<h2>Seams</h2><p>Against the same sentence said whole, where the pieces of one meet.</p>",
         _table(
-            ("between", "click", "pause ms", "level dB", "fall", "jump"),
+            ("between", "click", "pause ms", "level dB", "fall", "jump", "SNR dB"),
             (
                 (
                     f"{seam.before} | {seam.after}",
-                    *map(_figure, (seam.click, seam.pause_ms, seam.level_db, seam.fall, seam.jump)),
+                    *map(_figure, (seam.click, seam.pause_ms, seam.level_db, seam.fall, seam.jump, seam.snr_db)),
                 )
                 for seam in taken.seams
             ),

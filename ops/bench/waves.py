@@ -36,6 +36,19 @@ def snr_db(heard: Samples, golden: Samples, lag: int = 0) -> float:
     return SAME_SNR_DB if best == 0 else 10 * float(np.log10(max(energy, 1e-9) / best))
 
 
+def snr_in_db(part: Samples, whole: Samples, place: int, reach_ms: float = 10) -> float:
+    """Of `part` as a copy of what stands in `whole` at about `place`, where it fits best."""
+    start, reach = max(0, place - _count(reach_ms)), 2 * _count(reach_ms)
+    sought, wanted = whole[start : start + len(part) + reach].astype(np.float64), part.astype(np.float64)
+    if len(sought) < len(wanted) or not len(wanted):
+        return float("nan")
+    energy = np.concatenate([[0.0], np.cumsum(sought**2)])
+    energy = energy[len(wanted) :] - energy[: len(energy) - len(wanted)]
+    error = np.sum(wanted**2) + energy - 2 * np.correlate(sought, wanted)
+    best = int(np.argmin(error))
+    return min(SAME_SNR_DB, 10 * float(np.log10(max(energy[best], 1.0) / max(error[best], 1e-6))))
+
+
 def click(samples: Samples, at: int, around_ms: float = 10) -> float:
     """The largest second difference around `at`, by the one that a thousandth of all samples exceeds."""
     bends = np.abs(np.diff(samples.astype(np.float64), 2))

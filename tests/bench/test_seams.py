@@ -1,7 +1,7 @@
 import math
 
 from daemons.wire import TtsSegment
-from ops.bench.seams import median_size, seams, word_errors
+from ops.bench.seams import median_size, seams
 from tests.bench.test_waves import voice
 
 
@@ -17,13 +17,6 @@ def test_pieces_of_a_sentence_have_a_seam_and_sentences_have_none() -> None:
     assert abs(seam.level_db) < 0.5
     assert abs(seam.jump) < 0.3
     assert seam.pause_ms == 0
+    assert seam.snr_db > 25  # the vowel is nearly the same from period to period
     assert median_size([seam], lambda one: one.level_db) == abs(seam.level_db)
     assert math.isnan(median_size([], lambda one: one.level_db))
-
-
-def test_words_are_counted_that_are_wrong_missing_or_too_many() -> None:
-    assert word_errors("The next train.", "the next train") == (0, 3)
-    assert word_errors("The next train", "the last train") == (1, 3)
-    assert word_errors("The next train", "train") == (2, 3)
-    assert word_errors("The next train", "the next long long train") == (2, 3)
-    assert word_errors("", "what") == (1, 0)

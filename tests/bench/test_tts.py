@@ -22,10 +22,9 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(autouse=True)
 def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine of a test may have none; few rounds say little of memory, and few seams of what is usual."""
+    """The machine of a test may have none; few seams say little of what is usual."""
     monkeypatch.setattr(tts, "FIRST_AUDIO_LIMIT_MS", 30_000.0)
     monkeypatch.setattr(tts, "LEAST_EARLIER", 0.001)
-    monkeypatch.setattr(tts, "GROWTH_LIMIT_KB", 100_000.0)
     monkeypatch.setattr(tts, "WORSE_WORDS_LIMIT_PCT", 30.0)
     monkeypatch.setattr(tts, "LEVEL_LIMIT_DB", 6.0)
     monkeypatch.setattr(tts, "JUMP_LIMIT", 4.0)

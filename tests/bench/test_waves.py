@@ -30,6 +30,13 @@ def test_snr() -> None:
     assert waves.snr_db(np.roll(speech, 3), speech, lag=5) > 25 > waves.snr_db(np.roll(speech, 3), speech)
 
 
+def test_snr_of_a_part_where_it_fits_best() -> None:
+    whole = np.concatenate([voice(0.5, 150), voice(0.5, 200)])
+    assert waves.snr_in_db(whole[6_000:12_000], whole, 6_100) > 60
+    assert waves.snr_in_db(whole[6_000:12_000], whole, 18_000) < 3
+    assert math.isnan(waves.snr_in_db(whole, whole[:100], 0))
+
+
 def test_a_cut_without_a_crossfade_clicks() -> None:
     smooth = voice(1.0)
     cut = np.concatenate([smooth[:12_000], -smooth[12_040:]])
