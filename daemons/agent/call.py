@@ -22,7 +22,7 @@ from daemons.agent.reply import Reply, as_written, first_sentences
 from daemons.agent.room import CallRoom
 from daemons.audio import FloatSamples
 from daemons.clock import Clock
-from daemons.errors import CallboxError, LeaseLost, Unavailable
+from daemons.errors import BadRequest, CallboxError, LeaseLost, Unavailable
 from daemons.media import Rooms
 from daemons.registry import Holder, Lease, Registry
 from daemons.settings import Settings
@@ -307,7 +307,7 @@ class Call:
             async with aclosing(self._peers.chat({**body, "max_tokens": 0})) as nothing:
                 async for _ in nothing:
                     pass
-        except Unavailable as error:
+        except (Unavailable, BadRequest) as error:
             log.warning("%s: nothing was read ahead: %s", self._name, error)
 
     async def _think(self, generation: int, body: dict[str, Any]) -> AsyncGenerator[str, None]:
@@ -329,14 +329,14 @@ class Call:
     async def _produce(self, reply: Reply, pieces: AsyncGenerator[str, None]) -> None:
         try:
             await reply.speak(pieces, self._peers, lambda event: self._emit(event, reply.generation))
-        except Unavailable as error:
+        except (Unavailable, BadRequest) as error:
             self._give_up(error)
             return
         self._trace.emit("reply_written", turn=reply.generation, text=reply.text)
 
-    def _give_up(self, error: Unavailable) -> None:
+    def _give_up(self, error: CallboxError) -> None:
         log.error("%s: %s", self._name, error)
-        self.end("worker_lost")
+        self.end("worker_lost" if isinstance(error, Unavailable) else "failed")
 
     def _stop_work(self) -> None:
         if self._work is not None:

@@ -19,7 +19,7 @@ import numpy as np
 from daemons import wire
 from daemons.admission import Claim
 from daemons.audio import Samples
-from daemons.errors import Unavailable
+from daemons.errors import BadRequest, Unavailable
 from daemons.registry import Holder, Member
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,10 @@ Answer = TypeVar("Answer")
 
 # What a broken peer looks like from here; the next step for all of them is another worker.
 _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError, struct.error, ValueError)
+
+
+# What any worker would answer to this request
+_NOT_BETTER_ELSEWHERE = frozenset({400, 401, 403, 404, 413, 422})
 
 
 class Peers:
@@ -88,32 +92,15 @@ class Peers:
         socket = await self._with_replacement("tts", lambda: self._socket("tts", "/tts/live"))
         return Speech(socket, self._next_id())
 
-    async def replace(self, role: str) -> None:
-        """Swap one member for a healthy one. Raises Unavailable when none is to be had for SWAP_FOR_S."""
-        deadline = time.monotonic() + SWAP_FOR_S
-        while not await self._swap(role):
-            if time.monotonic() > deadline:
-                raise Unavailable(f"no {role} worker could be had for {SWAP_FOR_S:g} s")
-            await asyncio.sleep(SWAP_EVERY_S)
-
     async def close(self) -> None:
         for role in list(self._sockets):
             await self._drop_socket(role)
 
-    async def _swap(self, role: str) -> bool:
-        try:
-            if await self._holder.swap(role) is None:
-                return False
-        except Unavailable as error:
-            log.warning("%s: %s cannot be replaced yet: %s", self._call, role, error)
-            return False
-        await self._drop_socket(role)
-        return True
-
     async def _with_replacement(self, role: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Ask; once more over a new connection, since the old one may just have been cut; then of another worker."""
         if role in self._holder.moving:
-            await self._swap(role)
+            with contextlib.suppress(Unavailable):
+                await self._swap(role)
         for _ in range(2):
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -123,12 +110,40 @@ class Peers:
                 await self._drop_socket(role)
                 if isinstance(error, TimeoutError):
                     break
-        await self.replace(role)
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                return await ask()
-        except _BROKEN as error:
-            raise Unavailable(f"{role}: {error or type(error).__name__}") from error
+        return await self._ask_another(role, ask)
+
+    async def _ask_another(self, role: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask another worker as soon as there is one; till then this one, which may come back.
+
+        Raises Unavailable after SWAP_FOR_S in which the registry answered: without it nobody can say who is there, and
+        how long a call may go on without it is the holder's to know.
+        """
+        deadline = time.monotonic() + SWAP_FOR_S
+        while True:
+            patience_s = max(SWAP_EVERY_S, deadline - time.monotonic())
+            try:
+                if await self._swap(role):
+                    patience_s = ANSWER_TIMEOUT_S
+            except Unavailable as error:
+                log.warning("%s: %s cannot be replaced yet: %s", self._call, role, error)
+                deadline = time.monotonic() + SWAP_FOR_S
+            try:
+                async with asyncio.timeout(patience_s):
+                    return await ask()
+            except (*_BROKEN, Unavailable) as error:
+                await self._drop_socket(role)
+                if time.monotonic() > deadline:
+                    raise Unavailable(
+                        f"no {role} worker could be had for {SWAP_FOR_S:g} s: {error or type(error).__name__}"
+                    ) from error
+            await asyncio.sleep(SWAP_EVERY_S)
+
+    async def _swap(self, role: str) -> bool:
+        """Whether another worker serves the role from now on. Raises Unavailable when the registry does not answer."""
+        if await self._holder.swap(role) is None:
+            return False
+        await self._drop_socket(role)
+        return True
 
     async def _open_chat(self, body: dict[str, Any]) -> aiohttp.ClientResponse:
         member = self._holder.bundle["llm"]
@@ -139,9 +154,9 @@ class Peers:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=ANSWER_TIMEOUT_S),
         )
         if response.status != 200:
-            text = (await response.text())[:300]
+            said = f"llm answered {response.status}: {(await response.text())[:300]}"
             response.close()
-            raise Unavailable(f"llm answered {response.status}: {text}")
+            raise BadRequest(said) if response.status in _NOT_BETTER_ELSEWHERE else Unavailable(said)
         return response
 
     async def _socket(self, role: str, path: str) -> aiohttp.ClientWebSocketResponse:

@@ -23,6 +23,7 @@ CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 STREAM_CLOSE_S = 1.0
 LAST_WORDS_S = 1.0  # to a caller who may be gone already
+ON_THEIR_WAY_S = 0.5  # the end of the room may overtake what was published before it
 OUTBOX_MESSAGES = 256
 CAPTURE_FRAMES = 50  # 10 ms each; an agent that falls further behind drops the oldest
 
@@ -99,6 +100,8 @@ class CallRoom:
         if self._room.isconnected():
             with contextlib.suppress(TimeoutError, rtc.participant.PublishDataError):
                 await asyncio.wait_for(self._publish(wire.ENDED_TOPIC, ended.model_dump_json()), LAST_WORDS_S)
+                if self._room.remote_participants:
+                    await asyncio.sleep(ON_THEIR_WAY_S)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -43,7 +43,7 @@ class Agent:
         self.slots = runtime.settings.slots
         self._rooms = Rooms(runtime.settings)
         self._session: aiohttp.ClientSession | None = None
-        self._vads: list[SileroVad] = []
+        self._idle_vads: list[SileroVad] = []
         self._running: dict[LeaseId, tuple[Call, asyncio.Task[None]]] = {}
         self._over: OrderedDict[LeaseId, None] = OrderedDict()  # a heartbeat may still list what has just ended
         metrics = runtime.metrics
@@ -64,12 +64,14 @@ class Agent:
     async def load(self) -> str:
         """Reads the persona once, so that a wrong file is found now, and warms up a VAD for each slot."""
         persona.load(self._settings.persona)
-        model = model_dir(self._settings, self._settings.vad_model) / "silero_vad.onnx"
         for _ in range(self.slots):
-            vad = await asyncio.to_thread(SileroVad, model)
+            vad = await asyncio.to_thread(self._new_vad)
             vad(np.zeros(WINDOW_SAMPLES, np.float32))
-            self._vads.append(vad)
+            self._idle_vads.append(vad)
         return self._settings.vad_model
+
+    def _new_vad(self) -> SileroVad:
+        return SileroVad(model_dir(self._settings, self._settings.vad_model) / "silero_vad.onnx")
 
     def _leases_changed(self, leases: tuple[Lease, ...]) -> None:
         listed = {(lease.call, lease.fence): lease for lease in leases}
@@ -101,7 +103,8 @@ class Agent:
     def _start(self, lease_id: LeaseId, lease: Lease) -> None:
         if self._session is None:
             self._session = aiohttp.ClientSession()
-        vad = self._vads[lease.slot]
+        # None is idle while a call that was on this slot is still ending
+        vad = self._idle_vads.pop() if self._idle_vads else self._new_vad()
         vad.reset()
         try:
             call = Call(
@@ -116,13 +119,14 @@ class Agent:
             )
         except ConfigurationError as error:  # the persona was changed for the worse
             log.error("%s cannot be taken: %s", lease.call, error)
+            self._idle_vads.append(vad)
             self._forget(lease_id)
             return
         log.info("%s begins on slot %d", lease.call, lease.slot)
-        task = asyncio.create_task(self._hold(lease_id, call), name=lease.call)
+        task = asyncio.create_task(self._hold(lease_id, call, vad), name=lease.call)
         self._running[lease_id] = (call, task)
 
-    async def _hold(self, lease_id: LeaseId, call: Call) -> None:
+    async def _hold(self, lease_id: LeaseId, call: Call, vad: SileroVad) -> None:
         try:
             self._calls.labels(await call.run()).inc()
             await asyncio.to_thread(trace.prune, self._settings.var_dir / "traces", KEPT_TRACES)
@@ -130,6 +134,8 @@ class Agent:
             log.warning("old traces stay: %s", error)
         finally:
             del self._running[lease_id]
+            if len(self._idle_vads) < self.slots:
+                self._idle_vads.append(vad)
             self._forget(lease_id)
 
     def _forget(self, lease_id: LeaseId) -> None:
