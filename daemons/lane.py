@@ -55,9 +55,7 @@ class Lane:
         for thread in self._threads:
             thread.start()
 
-    async def run(
-        self, step: Step[T], priority: Priority = "committed", cancelled: threading.Event | None = None
-    ) -> T:
+    async def run(self, step: Step[T], priority: Priority = "committed", cancelled: threading.Event | None = None) -> T:
         """The result of `step`, run in one of the threads; what it raises is raised here.
 
         `cancelled` is given where more is to happen when it is set than that the step may see it.
