@@ -119,7 +119,7 @@ async def _turn(robot: Robot, utterance: Utterance) -> Turn:
 async def synthesize(settings: Settings, words: str) -> Utterance:
     """The robot's own voice is the box's TTS worker. Raises Unavailable."""
     url = f"http://127.0.0.1:{settings.tts_port}/v1/audio/speech"
-    body = {"input": words, "response_format": "wav", "model": "tts", "voice": settings.tts_voice}
+    body = {"input": words, "response_format": "wav", "model": "tts"}
     try:
         async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
             data = await response.read()
