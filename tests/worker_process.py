@@ -51,11 +51,11 @@ class WorkerProcess:
 
     def __enter__(self) -> Self:
         self.start()
-        deadline = time.monotonic() + READY_S
-        while not self._ready():
-            assert self._process.poll() is None, f"{self.role} ended: {self.log.read_text()}"
-            assert time.monotonic() < deadline, f"{self.role} is not ready: {self.log.read_text()}"
-            time.sleep(0.05)
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -100,6 +100,13 @@ class WorkerProcess:
                 return False
             time.sleep(0.02)
         return True
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_S
+        while not self._ready():
+            assert self._process.poll() is None, f"{self.role} ended: {self.log.read_text()}"
+            assert time.monotonic() < deadline, f"{self.role} is not ready: {self.log.read_text()}"
+            time.sleep(0.05)
 
     def _ready(self) -> bool:
         try:

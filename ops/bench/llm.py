@@ -25,7 +25,7 @@ from ops.worker import Worker
 ANSWER_TOKENS = 24
 GROWING_TURNS = 10
 STORY_TOKENS = 400
-LONG_WORDS = 700
+LONG_WORDS = 400
 TIMEOUT_S = 120.0
 READING_S = 0.1
 LEAST_CACHED = 0.95  # of the first turn's prompt, in the second turn
