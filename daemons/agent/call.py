@@ -314,11 +314,14 @@ class Call:
         self._reading.cancel()
         self._emit("llm_requested", generation)
         wrote = False
-        async for piece in first_sentences(self._peers.chat(body), self._persona.writing.max_sentences):
-            if not wrote:
-                self._emit("llm_first_token", generation)
-            wrote = True
-            yield piece
+        try:
+            async for piece in first_sentences(self._peers.chat(body), self._persona.writing.max_sentences):
+                if not wrote:
+                    self._emit("llm_first_token", generation)
+                wrote = True
+                yield piece
+        except BadRequest as error:
+            log.error("%s: no answer: %s", self._name, error)
         if not wrote:
             yield self._persona.phrases.no_answer
 
@@ -329,14 +332,14 @@ class Call:
     async def _produce(self, reply: Reply, pieces: AsyncGenerator[str, None]) -> None:
         try:
             await reply.speak(pieces, self._peers, lambda event: self._emit(event, reply.generation))
-        except (Unavailable, BadRequest) as error:
+        except Unavailable as error:
             self._give_up(error)
             return
         self._trace.emit("reply_written", turn=reply.generation, text=reply.text)
 
-    def _give_up(self, error: CallboxError) -> None:
+    def _give_up(self, error: Unavailable) -> None:
         log.error("%s: %s", self._name, error)
-        self.end("worker_lost" if isinstance(error, Unavailable) else "failed")
+        self.end("worker_lost")
 
     def _stop_work(self) -> None:
         if self._work is not None:
