@@ -24,7 +24,7 @@ from tests.worker_process import WorkerProcess
 pytestmark = pytest.mark.integration
 
 DOWN_AFTER_MS = 500
-FAIL_OVER_S = 15.0  # it takes about two seconds; shared machines stall
+FAIL_OVER_S = 45.0  # it takes about two seconds; shared machines stall
 EPOCH_FENCES = 1_000_000
 SERVICE = "callbox"
 
@@ -189,7 +189,7 @@ async def test_holders_and_workers_go_on_after_a_fail_over(fleet: Fleet, registr
         async def is_available() -> bool:
             return await state() is WorkerState.AVAILABLE
 
-        await until(is_available, within_s=5)
+        await until(is_available, within_s=20)
         await registry.register("agent:1", "a", "agent", "http://agent:1", 1)
         await registry.heartbeat("agent:1", "a", ready=True)
         fence = await grant(registry, "c", "agent", "tts")
@@ -206,10 +206,10 @@ async def test_holders_and_workers_go_on_after_a_fail_over(fleet: Fleet, registr
         async def is_renewed() -> bool:
             return ((await registry.lookup("c")).expires_ms or 0) > before_ms
 
-        await until(is_renewed, within_s=10)
+        await until(is_renewed, within_s=20)
         assert not keeping.done()
         assert (await registry.lookup("c")).fence == fence
-        await until(is_available, within_s=10)
+        await until(is_available, within_s=20)
         health = worker.health()
         assert (health["boot"], health["registered"], health["leases"]) == (boot, True, 1)
         keeping.cancel()
