@@ -38,6 +38,11 @@ class Summary:
     p99: float | None
     max: float
 
+    @property
+    def p95_or_max(self) -> float:
+        """What a bound on the P95 is held against: with few samples that is the maximum."""
+        return self.max if self.p95 is None else self.p95
+
     @classmethod
     def of(cls, samples: Iterable[float]) -> "Summary":
         """Raises ValueError when there are none."""

@@ -242,13 +242,9 @@ class _Run:
                 ),
                 Bound("second turn, not cached to cached", cache_gain, LEAST_CACHE_GAIN, "times", "at least"),
                 Bound("what making way gains", priority_gain, LEAST_PRIORITY_GAIN, "times", "at least"),
-                *(Bound(name, _p95_or_max(samples[name]), STOP_LIMIT_MS, "ms") for name in stops),
+                *(Bound(name, samples[name].p95_or_max, STOP_LIMIT_MS, "ms") for name in stops),
             ],
         )
-
-
-def _p95_or_max(summary: Summary) -> float:
-    return summary.max if summary.p95 is None else summary.p95
 
 
 def then(messages: Messages, answered: str, said: str) -> Messages:

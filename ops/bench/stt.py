@@ -219,10 +219,6 @@ class _Run:
                 Bound("word error rate", errors.rate, WER_LIMIT),
                 Bound(f"RTF of {LENGTHS_S[-1]} s (median)", rtf[LENGTHS_S[-1]], RTF_LIMIT),
                 Bound("a commit with partials to one without", on / off, PARTIALS_COST_LIMIT, "times"),
-                *(Bound(name, _p95_or_max(samples[name]), STOP_LIMIT_MS, "ms") for name in stops),
+                *(Bound(name, samples[name].p95_or_max, STOP_LIMIT_MS, "ms") for name in stops),
             ],
         )
-
-
-def _p95_or_max(summary: Summary) -> float:
-    return summary.max if summary.p95 is None else summary.p95
