@@ -1,7 +1,6 @@
 """A redis-server of a run's own, configured as the box's: on loopback, and on disk before anyone is told."""
 
 import contextlib
-import random
 import socket
 import subprocess
 import time
@@ -9,14 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from daemons.ports import listeners
+from ops.free_ports import free_port
 from ops.programs import system_program
 from ops.render import redis_conf
 from ops.run import StepFailed
 
 START_S = 10.0
 POLL_S = 0.02
-PORTS = range(10_000, 32_000)  # below those that the kernel gives to outgoing connections
 
 
 class RedisServer:
@@ -27,8 +25,7 @@ class RedisServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        held = {listener.port for listener in listeners()}
-        self.port = random.choice([port for port in PORTS if port not in held])  # noqa: S311 - no secret
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -1,7 +1,6 @@
 """A worker of a run's own: a real daemon on free ports, registered in the run's own Redis."""
 
 import asyncio
-import random
 import sys
 import time
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any, Self
 import aiohttp
 
 from daemons import settings as settings_module
-from daemons.ports import listeners
 from daemons.settings import PREFIX, ROOT
-from ops.redis_server import PORTS
+from ops.free_ports import free_pair
 from ops.run import StepFailed
 
 READY_S = 120.0
@@ -29,7 +27,7 @@ class Worker:
 
     def __init__(self, role: str, redis_url: str, folder: Path, **settings: object) -> None:
         self.role = role
-        self.port = _free_pair()
+        self.port = free_pair()
         self.url = f"http://127.0.0.1:{self.port}"
         self.health_url = f"http://127.0.0.1:{self.port + 1}"
         self._log = folder / f"{role}-{self.port}.log"
@@ -94,9 +92,3 @@ class Worker:
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
-
-
-def _free_pair() -> int:
-    """A port whose next one is free too: a worker's and its health's."""
-    held = {listener.port for listener in listeners()}
-    return random.choice([port for port in PORTS[::2] if not held & {port, port + 1}])  # noqa: S311 - no secret

@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 from redis.asyncio import Redis
 
-from tests.redis_server import RedisServer
+from ops.redis_server import RedisServer
 
 hypothesis.settings.register_profile("callbox", deadline=None)  # shared machines stall; the suite has its own time-outs
 hypothesis.settings.load_profile("callbox")

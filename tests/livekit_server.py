@@ -13,7 +13,7 @@ import pytest
 
 from daemons import settings as settings_module
 from ops import livekit
-from tests.ports import free_port
+from ops.free_ports import free_port
 
 START_S = 10.0
 

@@ -11,7 +11,7 @@ from daemons.admission import MAX_REQUESTS_PER_SLOT, Admission, Claim, Work
 from daemons.errors import AtCapacity, BadRequest, CallboxError, Fenced, Unavailable
 from daemons.health import Block
 from daemons.registry import AcquireStatus, Member, Registry, connect
-from tests.redis_server import RedisServer
+from ops.redis_server import RedisServer
 from tests.waiting import until
 from tests.worker_process import WorkerProcess
 
@@ -304,6 +304,6 @@ async def test_a_worker_asks_the_registry(tmp_path: Path) -> None:
                 assert await under_way == 409, "it was cut off, and aiohttp's client asked again"
                 assert await work("call-1", first, first.fence) == 409
 
-                server.stop()
+                server.kill()
                 assert await work("call-2", second, second.fence) == 200, "it was confirmed before"
                 assert await work("call-3", second, second.fence + 1) == 503

@@ -16,7 +16,7 @@ import pytest
 
 from daemons.health import MAX_CONNECTIONS, TEXT_BYTES, Block, why_not_live, why_not_ready
 from daemons.settings import ROOT
-from tests.ports import free_port
+from ops.free_ports import free_port
 from tests.waiting import until
 from tests.worker_process import WorkerProcess
 

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from daemons.registry import AcquireStatus, AdoptStatus, Registry, WorkerRecord, WorkerState, connect
 from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED, EXIT_OK
-from tests.redis_server import RedisServer
+from ops.redis_server import RedisServer
 from tests.waiting import until
 from tests.worker_process import WorkerProcess
 
@@ -184,7 +184,7 @@ async def test_it_waits_for_a_redis_that_is_away_and_outlives_its_restarts(make_
     server = RedisServer(tmp_path)
     tiny = make_tiny(redis_url=server.url)
     with running(tiny) as process, server:
-        server.stop()
+        server.kill()
         await until(lambda: tiny.log.exists() and "ready on port" in tiny.log.read_text(), within_s=PATIENCE_S)
         await asyncio.sleep(1.2)
         assert await status_of(f"http://127.0.0.1:{tiny.port + 1}/readyz") == (503, "not registered\n")
@@ -192,7 +192,7 @@ async def test_it_waits_for_a_redis_that_is_away_and_outlives_its_restarts(make_
         server.start()
         registry = connect(server.url)
         await until(lambda: state_is(registry, tiny, WorkerState.AVAILABLE), within_s=PATIENCE_S)
-        server.stop()
+        server.kill()
         await asyncio.sleep(1.5)
         server.start()
         await until(lambda: hears_of(tiny, registry), within_s=PATIENCE_S)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from daemons import settings as settings_module
 from daemons.settings import ROOT
-from tests.ports import free_pair
+from ops.free_ports import free_pair
 
 READY_S = 60.0
 END_S = 15.0

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from daemons import settings as settings_module
 from daemons.settings import ROOT, Settings
-from tests.ports import free_pair, free_port
+from ops.free_ports import free_pair, free_port
 
 UP_S = 300
 READY_S = 60.0

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests.ports import free_port
+from ops.free_ports import free_port
 
 MODEL = "upstream-1"
 WORDS = ["It ", "is ", "Paris", "."]

@@ -22,8 +22,8 @@ from daemons.audio import STT_RATE_HZ
 from daemons.registry import Registry, connect
 from daemons.settings import ROOT
 from daemons.streams import Endings, SlowReader
+from ops.free_ports import free_port
 from tests.monitor.test_alerts import GROUPS, promtool, rules_in
-from tests.ports import free_port
 from tests.worker_process import WorkerProcess
 
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "etc/grafana/callbox.json").read_text())

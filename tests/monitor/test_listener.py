@@ -21,9 +21,9 @@ from daemons.monitor.listener import Listener, look
 from daemons.registry import AcquireStatus, Event, Registry, WorkerState, connect
 from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import ROOT, Settings
+from ops.free_ports import free_pair
+from ops.redis_server import RedisServer
 from ops.supervise import State, Supervisord
-from tests.ports import free_pair
-from tests.redis_server import RedisServer
 from tests.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -115,7 +115,7 @@ class Box:
 
     def __exit__(self, *_: object) -> None:
         self.supervisord.shut_down()
-        self.redis.stop()
+        self.redis.kill()
 
     def state(self, program: str) -> State:
         return next(state for state in self.supervisord.states() if state.name == program)
@@ -277,7 +277,7 @@ async def hangs(box: Box, registry: Registry) -> None:
 async def test_it_goes_on_without_the_registry(box: Box) -> None:
     await until(lambda: box.is_in("listener", "RUNNING"), SOON_S)
     pid = box.state("listener").pid
-    box.redis.stop()
+    box.redis.kill()
     try:
         (box.folder / "gives-up.mended").unlink()
         box.supervisord.restart("gives-up")

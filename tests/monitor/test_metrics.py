@@ -14,7 +14,7 @@ from daemons.monitor import metrics as metrics_module
 from daemons.monitor.server import AuditLog, Monitor, place
 from daemons.registry import Registry, connect
 from daemons.wire import ProgramEvent
-from tests.redis_server import RedisServer
+from ops.redis_server import RedisServer
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -178,7 +178,7 @@ async def test_nothing_stale_is_shown_while_the_registry_is_away(
         async with Watcher(registry) as watcher:
             assert watcher.value("registry_up") == 1
             assert watcher.value("registry_slots", role="tts") == 3
-            server.stop()
+            server.kill()
             with pytest.raises(Unavailable):
                 await watcher.look()
             await until(lambda: watcher.value("registry_up") == 0, within_s=5)

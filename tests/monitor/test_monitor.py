@@ -20,7 +20,7 @@ from daemons.health import Block
 from daemons.monitor.probe import problem_of
 from daemons.monitor.server import Monitor
 from daemons.registry import Registry, WorkerRecord, WorkerState, connect
-from tests.ports import free_port
+from ops.free_ports import free_port
 
 pytestmark = pytest.mark.integration
 

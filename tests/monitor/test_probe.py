@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from daemons.monitor import probe, server
 from daemons.monitor.server import Monitor
 from daemons.registry import Registry, WorkerRecord, WorkerState, connect
+from ops.redis_server import RedisServer
 from tests.monitor.test_monitor import Worker
-from tests.redis_server import RedisServer
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration

@@ -18,10 +18,10 @@ import pytest
 from daemons.errors import Unavailable
 from daemons.registry import AcquireStatus, Registry, connect
 from daemons.settings import ROOT, Settings
+from ops.free_ports import free_port
 from ops.programs import DAEMONS
 from ops.render import prometheus_yml
 from tests.monitor.test_alerts import RULES
-from tests.ports import free_port
 from tests.waiting import until
 from tests.worker_process import WorkerProcess
 

@@ -7,7 +7,7 @@ import pytest
 
 from daemons.settings import Settings
 from ops import kept
-from tests.ports import free_pair, free_port
+from ops.free_ports import free_pair, free_port
 
 MakeSettings = Callable[..., Settings]
 

@@ -10,10 +10,10 @@ from daemons import settings as settings_module
 from daemons.settings import Settings
 from ops import doctor, models, ports, status
 from ops.cli import app
+from ops.free_ports import free_port
 from ops.programs import Readiness, programs
 from ops.supervise import State
 from tests.ops.conftest import MakeSettings
-from tests.ports import free_port
 
 
 def findings(settings: Settings) -> dict[str, doctor.Finding]:

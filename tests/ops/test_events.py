@@ -25,7 +25,7 @@ from daemons.settings import ROOT
 from daemons.wire import ProgramEvent
 from ops import events
 from ops.cli import app
-from tests.redis_server import RedisServer
+from ops.redis_server import RedisServer
 from tests.registry.box import Box, Time
 from tests.waiting import until
 
@@ -194,7 +194,7 @@ def test_the_command_shows_what_was_asked_for(server: RedisServer, monkeypatch: 
     assert shown == {"kind": "stalled", **hangs, "text": events.sentence(event("stalled", **hangs))}
     unclear = CliRunner().invoke(app, ["events", "--since", "yesterday"])
     assert (unclear.exit_code, "as in 10m" in unclear.stderr) == (1, True)
-    server.stop()
+    server.kill()
     away = CliRunner().invoke(app, ["events"])
     assert (away.exit_code, "the registry does not answer" in away.stderr) == (1, True)
 
@@ -229,7 +229,7 @@ async def test_following_outlives_redis_and_ends_with_ctrl_c(server: RedisServer
     try:
         await until(sees_what_happens, 30)
         assert "before" not in out.read_text()
-        server.stop()
+        server.kill()
         await until(lambda: "does not answer" in err.read_text(), 30)
         server.start()
         await until(lambda: "answers again" in err.read_text(), 30)
@@ -237,7 +237,7 @@ async def test_following_outlives_redis_and_ends_with_ctrl_c(server: RedisServer
         await until(lambda: "after waits" in out.read_text(), 30)
         assert "lost its data" not in err.read_text()
 
-        server.stop()
+        server.kill()
         await until(lambda: err.read_text().count("does not answer") == 2, 30)
         shutil.rmtree(tmp_path / "appendonlydir")
         server.start()

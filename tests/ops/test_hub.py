@@ -9,9 +9,9 @@ from daemons.errors import ConfigurationError, Unavailable
 from daemons.models import HubPlace, model_dir
 from daemons.settings import Settings
 from ops import models
+from ops.free_ports import free_port
 from tests.ops.conftest import MakeSettings
 from tests.ops.hub import COMMIT, Hub
-from tests.ports import free_port
 
 WEIGHTS = b"GGUF" + bytes(range(256)) * 4000
 REPOSITORY = {"README.md": b"---\nlicense: apache-2.0\n---\n", "sub/tiny-q8.gguf": WEIGHTS, "tiny.gguf": WEIGHTS[::-1]}

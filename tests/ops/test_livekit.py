@@ -12,10 +12,10 @@ import pytest
 from daemons.errors import ConfigurationError
 from daemons.settings import Settings
 from ops import livekit, tools
+from ops.free_ports import free_port
 from ops.run import StepFailed
 from tests.ops.conftest import MakeSettings
 from tests.ops.hub import Hub
-from tests.ports import free_port
 
 SAYS_VERSION = f"#!/bin/sh\necho livekit-server version {livekit.VERSION}\n"
 

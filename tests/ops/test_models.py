@@ -8,10 +8,10 @@ from daemons.errors import ConfigurationError, Unavailable
 from daemons.models import model_dir
 from daemons.settings import Settings
 from ops import models
+from ops.free_ports import free_port
 from ops.models import Model, ModelFile
 from tests.ops.conftest import MakeSettings
 from tests.ops.hub import Hub
-from tests.ports import free_port
 
 CONTENT = bytes(range(256)) * 4096
 ON_HUB = "/acme/model/resolve/main/weights.bin"

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from daemons.errors import BadRequest, Unavailable
 from daemons.registry import AcquireStatus, Registry, RenewStatus, connect
-from tests.ports import free_port
-from tests.redis_server import RedisServer
+from ops.free_ports import free_port
+from ops.redis_server import RedisServer
 from tests.registry.box import Box
 
 pytestmark = pytest.mark.integration
@@ -44,7 +44,7 @@ async def test_a_restart_of_redis_ends_no_call_and_fences_go_on_rising(tmp_path:
         await registry.heartbeat("t:1", "b", ready=True)
         before = await registry.acquire("c1", ["tts"])
         assert before.fence is not None
-        server.stop()
+        server.kill()
         with pytest.raises(Unavailable):
             await registry.renew("c1", before.fence)
         server.start()
@@ -94,7 +94,7 @@ async def test_wakeups_end_with_the_connection(tmp_path: Path) -> None:
         registry = connect(server.url)
         async with registry.wakeups("t:1") as wakeups, asyncio.timeout(5):
             await anext(wakeups)
-            server.stop()
+            server.kill()
             with pytest.raises(Unavailable):
                 await anext(wakeups)
         with pytest.raises(Unavailable):

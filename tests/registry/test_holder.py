@@ -16,7 +16,7 @@ from daemons.clock import FakeClock, SystemClock
 from daemons.errors import LeaseLost
 from daemons.registry import AcquireStatus, CallState, Holder, Lease, Registry, Renewed, connect
 from daemons.registry.holder import GIVE_UP_S, RENEW_S
-from tests.redis_server import RedisServer
+from ops.redis_server import RedisServer
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -154,7 +154,7 @@ async def test_redis_away_for_eight_seconds_ends_nothing(tmp_path: Path, after_s
         holder = Holder(registry, await granted(registry), SystemClock())
         async with keeping(holder) as task:
             await asyncio.sleep(after_s)
-            server.stop()
+            server.kill()
             await asyncio.sleep(7.8)
             assert not task.done()
             server.start()

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from ops.drill.registry.sides import BlockingRedis
-from tests.redis_server import RedisServer
+from ops.redis_server import RedisServer
 from tests.registry.life import RegistryLife
 
 pytestmark = pytest.mark.integration

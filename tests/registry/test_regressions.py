@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from daemons.errors import Unavailable
 from daemons.monitor.server import REAP_S, Monitor
 from daemons.registry import AcquireStatus, CallState, RegisterStatus, RenewStatus, connect
-from tests.redis_server import RedisServer
+from ops.redis_server import RedisServer
 from tests.registry.box import TTL_MS, Box
 from tests.waiting import until
 from tests.worker_process import WorkerProcess
@@ -135,7 +135,7 @@ async def test_an_error_does_not_end_the_monitor(tmp_path: Path) -> None:
             assert not await works()
             await monitor.load()
             await until(works, within_s=4 * REAP_S)
-            server.stop()
+            server.kill()
             await asyncio.sleep(2.5 * REAP_S)  # at least one pass of the monitor has met the error
             server.start()
             await until(works, within_s=6 * REAP_S)

@@ -16,8 +16,8 @@ from daemons.clock import SystemClock
 from daemons.errors import Unavailable
 from daemons.registry import AcquireStatus, CallState, Holder, Registry, RenewStatus, WorkerState, connect
 from daemons.registry.keys import SYS
-from tests.ports import free_port
-from tests.redis_server import START_S
+from ops.free_ports import free_port
+from ops.redis_server import START_S
 from tests.waiting import until
 from tests.worker_process import WorkerProcess
 

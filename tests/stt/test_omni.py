@@ -13,9 +13,9 @@ from daemons.audio import STT_RATE_HZ, FloatSamples, read_wav
 from daemons.errors import AtCapacity, BadRequest, CallboxError, ConfigurationError, Unavailable
 from daemons.stt.asked import Asked
 from daemons.stt.engines.omni import Omni, Timeouts, request_body
+from ops.free_ports import free_port
 from tests.llm import upstream_server as acts
 from tests.llm.upstream_server import MODEL, WORDS, Act, UpstreamServer, begin, end
-from tests.ports import free_port
 
 SPEECH: FloatSamples = (0.4 * np.sin(np.arange(2 * STT_RATE_HZ) * 0.05)).astype(np.float32)
 QUICK = Timeouts(connect_s=1.0, first_token_s=0.5, between_tokens_s=0.5, check_s=0.5)

@@ -16,7 +16,7 @@ from daemons.registry import AcquireStatus, CallState, Registry, connect
 from daemons.runtime import EXIT_OK, Runtime
 from daemons.settings import Settings
 from daemons.token.server import TokenServer
-from tests.ports import free_pair
+from ops.free_ports import free_pair
 from tests.waiting import until
 
 AGENT_POLL_S = 0.03

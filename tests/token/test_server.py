@@ -16,8 +16,8 @@ from daemons.registry import CallState
 from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_OK, Runtime
 from daemons.token import server
 from daemons.token.server import TokenServer
+from ops.redis_server import RedisServer
 from tests.livekit_server import LiveKitServer
-from tests.redis_server import RedisServer
 from tests.token.box import Box, box_settings
 from tests.token.conftest import MakeBox
 from tests.waiting import until
@@ -280,7 +280,7 @@ async def test_an_outage_of_the_registry_costs_nobody_a_place(make_box: MakeBox,
             waiting = await queued(box)
             async with box.events(waiting) as events:
                 assert (await anext(events))["position"] == 1
-                redis.stop()
+                redis.kill()
                 refused = await box.ask()
                 assert (refused.status, refused.body["error"]) == (503, "unavailable")
                 assert "registry does not answer" in refused.body["message"]

@@ -17,7 +17,7 @@ from playwright.async_api import Page, async_playwright
 
 from daemons.audio import TTS_RATE_HZ, Samples, read_wav
 from daemons.settings import Settings
-from tests.ports import free_port
+from ops.free_ports import free_port
 from tests.worker_process import WorkerProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.e2e]

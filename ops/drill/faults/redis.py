@@ -17,7 +17,7 @@ POLL_S = 0.02
 
 
 class Redis:
-    """`ops.redis_server` blocks while it starts one, and its server outlives us when we are killed; this does not."""
+    """Started by the fork server, without blocking the loop, as everything in a world is; `ops.redis_server` blocks."""
 
     def __init__(self, port: int, folder: Path, forks: Forks) -> None:
         self.port = port

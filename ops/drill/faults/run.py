@@ -11,7 +11,7 @@ from random import Random
 from ops.drill.faults.forks import Forks
 from ops.drill.faults.kinds import KINDS, Kind, deck
 from ops.drill.faults.oracle import Counts, Rule, Violation
-from ops.drill.faults.world import DEFAULT, LOOK_S, Entries, Party, Ports, World
+from ops.drill.faults.world import DEFAULT, LOOK_S, Entries, Party, World
 
 LEAD_S = (0.0, 3.0)  # into a round, before its fault
 SETTLE_S = 2.0  # after it, for what comes late
@@ -63,11 +63,11 @@ async def drill(
     """`on_round` is told of each round that is over. Raises StepFailed when a world cannot be had or kept up."""
     cards = deck(kinds, rounds, Random(seed))  # noqa: S311
     numbered: Iterator[tuple[int, Kind]] = iter(enumerate(cards, 1))
-    outcome, started_s, ports = Outcome(seed), time.monotonic(), Ports()
+    outcome, started_s = Outcome(seed), time.monotonic()
     try:
         async with Forks("daemons.runtime", *entries.modules) as forks, asyncio.TaskGroup() as tasks:
             for number in range(1, min(worlds, len(cards)) + 1):
-                world = World(f"world{number}", folder / f"world{number}", forks, ports, entries)
+                world = World(f"world{number}", folder / f"world{number}", forks, entries)
                 tasks.create_task(_live(world, numbered, outcome, on_round))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None

@@ -5,7 +5,6 @@ Whoever ends is started again at once, as supervisord would.
 
 import asyncio
 import contextlib
-import random
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
@@ -18,7 +17,6 @@ import aiohttp
 
 from daemons.errors import Unavailable
 from daemons.monitor.probe import problem_of
-from daemons.ports import listeners
 from daemons.registry import Snapshot, WorkerRecord, WorkerState, connect
 from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import PREFIX
@@ -28,7 +26,7 @@ from ops.drill.faults.journal import Reader
 from ops.drill.faults.oracle import REDIS, STALL_S, Oracle
 from ops.drill.faults.proxy import Proxy
 from ops.drill.faults.redis import Redis
-from ops.redis_server import PORTS
+from ops.free_ports import free_pair
 from ops.run import StepFailed
 
 ROLES = ("agent", "stt", "tts")
@@ -83,23 +81,10 @@ class Party:
             self.child.signal(signum)
 
 
-class Ports:
-    """Free ports of this machine, each given once."""
-
-    def __init__(self) -> None:
-        held = {listener.port for listener in listeners()}
-        self._free = [port for port in PORTS[::2] if not held & {port, port + 1}]
-        random.shuffle(self._free)
-
-    def pair(self) -> int:
-        """A port whose next one is free too."""
-        return self._free.pop()
-
-
 class World:
     """Runs while inside `running`."""
 
-    def __init__(self, name: str, folder: Path, forks: Forks, ports: Ports, entries: Entries) -> None:
+    def __init__(self, name: str, folder: Path, forks: Forks, entries: Entries) -> None:
         self.name = name
         self.oracle = Oracle()
         self.parties: list[Party] = []
@@ -107,9 +92,8 @@ class World:
         self._folder = folder
         self._forks = forks
         self._entries = entries
-        self._ports = ports
         self._background: list[asyncio.Task[None]] = []
-        self.redis = Redis(ports.pair(), folder / "redis", forks)
+        self.redis = Redis(free_pair(), folder / "redis", forks)
 
     @property
     def workers(self) -> list[Party]:
@@ -161,7 +145,7 @@ class World:
         for role, count in PROCESSES.items():
             for number in range(1, count + 1):
                 proxy = await stack.enter_async_context(Proxy(self.redis.port))
-                party = Party(f"{role}{number}", role, proxy, self._ports.pair())
+                party = Party(f"{role}{number}", role, proxy, free_pair())
                 party.may_start.set()
                 self.parties.append(party)
         proxy = await stack.enter_async_context(Proxy(self.redis.port))

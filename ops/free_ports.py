@@ -19,7 +19,7 @@ def free_pair() -> int:
 
 def _free(count: int) -> int:
     while True:
-        port = random.randrange(FIRST, LAST)
+        port = random.randrange(FIRST, LAST)  # noqa: S311 - no secret
         ports = range(port, port + count)
         if _given.isdisjoint(ports) and all(_is_free(one) for one in ports):
             _given.update(ports)
