@@ -16,20 +16,14 @@ from prometheus_client import CollectorRegistry, Counter
 
 from daemons.errors import AtCapacity, BadRequest, CallboxError, ConfigurationError, Unavailable
 from daemons.llm.generation import WARM_UP, Audio, ChatMessage, Generated, Generation, Image, Modality, Part
+from daemons.upstream import TRANSPORT, Connection, read_body
 
 log = logging.getLogger(__name__)
 
 BACK_OFF_S = (0.2, 0.4, 0.8)
 JITTER = (0.8, 1.2)
-KEEP_ALIVE_S = 4.0  # uvicorn's servers cut idle connections after 5
-LOAD_AGAIN_S = 2.0
-SAY_AGAIN_S = 60.0
-LINE_BYTES = 2**20  # the longest line of a stream
-BODY_BYTES = 2**20  # of an answer that is no stream
 WORDS = 300  # characters of an error's body that is no JSON
 PIECE_CHARS = 256  # that one token may have: who sends more than max_tokens of them does not stop by itself
-
-_TRANSPORT = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,50 +56,36 @@ class Upstream:
         metrics: CollectorRegistry,
         timeouts: Timeouts | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigurationError(
-                "CALLBOX_LLM_UPSTREAM_URL: the engine openai needs it, as in http://127.0.0.1:8000/v1"
-            )
         self.model = model
         self.takes = takes
-        self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeouts = timeouts or Timeouts()
-        self._http: aiohttp.ClientSession | None = None
+        self._connection = Connection(
+            url,
+            api_key=api_key,
+            settings="CALLBOX_LLM_UPSTREAM",
+            connect_s=self._timeouts.connect_s,
+            check_s=self._timeouts.check_s,
+        )
         self._retries = Counter(
             "callbox_llm_upstream_retries_total", "Requests asked of the upstream once more", registry=metrics
         )
 
     async def load(self) -> None:
         """Wait for the upstream, however long it takes to load its own model; the runtime bounds that."""
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s),
-            headers=self._headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=LINE_BYTES,
-        )
-        said_at_s = -SAY_AGAIN_S
-        while True:
-            try:
-                listed = await self._models()
-                self.model = self.model or listed
-                await self.generate(0, WARM_UP, lambda _: None)
-                return
-            except (Unavailable, AtCapacity) as error:
-                if time.monotonic() - said_at_s >= SAY_AGAIN_S:
-                    log.warning("waiting for the upstream: %s", error)
-                    said_at_s = time.monotonic()
-            except BadRequest as error:
-                raise ConfigurationError(f"CALLBOX_LLM_UPSTREAM_MODEL={self.model}: {error}") from error
-            await asyncio.sleep(LOAD_AGAIN_S)
+        await self._connection.load(self._warm_up)
+
+    async def _warm_up(self, listed: str) -> None:
+        self.model = self.model or listed
+        try:
+            await self.generate(0, WARM_UP, lambda _: None)
+        except BadRequest as error:
+            raise ConfigurationError(f"CALLBOX_LLM_UPSTREAM_MODEL={self.model}: {error}") from error
 
     async def check(self) -> None:
-        await self._models()
+        await self._connection.first_model()
 
     async def close(self) -> None:
-        if self._http is not None:
-            await self._http.close()
+        await self._connection.close()
 
     async def generate(self, slot: int, generation: Generation, emit: Callable[[str], None]) -> Generated:
         body = request_body(self.model, generation)
@@ -140,8 +120,8 @@ class Upstream:
         """One request. Raises _TryAgain, BadRequest or Unavailable; whatever ends it early closes its connection."""
         loop = asyncio.get_running_loop()
         try:
-            async with self._session.post(
-                f"{self._url}/chat/completions", json=body, allow_redirects=False
+            async with self._connection.session.post(
+                f"{self._connection.url}/chat/completions", json=body, allow_redirects=False
             ) as response:
                 if response.status != 200:
                     raise await _refusal(response)
@@ -151,34 +131,12 @@ class Upstream:
                         break
                     if data and line.startswith(b"data:") and answer.take(_chunk(data)):
                         limit.reschedule(loop.time() + self._timeouts.between_tokens_s)
-        except _TRANSPORT as error:
+        except TRANSPORT as error:
             raise _TryAgain(Unavailable(f"the upstream cannot be reached: {error or type(error).__name__}")) from error
         except (ValueError, LookupError, TypeError, AttributeError, HttpProcessingError) as error:
             raise _TryAgain(Unavailable(f"the upstream sent what is no answer: {error}")) from error
         if not answer.has_ended:
             raise _TryAgain(Unavailable("the upstream closed the stream before its answer had ended"))
-
-    async def _models(self) -> str:
-        """The first model that the upstream lists. Raises Unavailable, or ConfigurationError when it never will."""
-        try:
-            async with asyncio.timeout(self._timeouts.check_s), self._session.get(f"{self._url}/models") as response:
-                if response.status in (401, 403, 404):
-                    raise ConfigurationError(
-                        f"{self._url}/models answers {response.status}: check CALLBOX_LLM_UPSTREAM_URL, "
-                        "which often ends in /v1, and CALLBOX_LLM_UPSTREAM_API_KEY"
-                    )
-                listed = json.loads(await response.content.read(BODY_BYTES)) if response.status == 200 else {}
-                return str(listed["data"][0]["id"])
-        except _TRANSPORT as error:
-            raise Unavailable(f"{self._url} does not answer: {error or type(error).__name__}") from error
-        except (ValueError, LookupError, TypeError) as error:
-            raise Unavailable(f"{self._url}/models lists no model (status {response.status})") from error
-
-    @property
-    def _session(self) -> aiohttp.ClientSession:
-        if self._http is None:
-            raise Unavailable("the engine is not loaded")
-        return self._http
 
 
 class _Answer:
@@ -277,7 +235,7 @@ def _chunk(data: bytes) -> dict[str, Any]:
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> Exception:
-    body = await response.content.read(BODY_BYTES)
+    body = await read_body(response)
     try:
         words = _words(json.loads(body))
     except ValueError:

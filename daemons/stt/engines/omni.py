@@ -5,7 +5,6 @@ import base64
 import json
 import logging
 import re
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from daemons.audio import STT_RATE_HZ, FloatSamples, Pcm, to_int16, wav_bytes
 from daemons.errors import AtCapacity, BadRequest, CallboxError, ConfigurationError, Unavailable
 from daemons.stt.asked import Asked
 from daemons.stt.repeats import looping_tail
+from daemons.upstream import TRANSPORT, Connection, read_body
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +27,7 @@ TASK = (
     "Answer with those words alone. If nobody speaks, answer with nothing."
 )
 TOKENS_PER_S, TOKENS_AT_LEAST = 16, 32
-LOAD_AGAIN_S = 2.0
-SAY_AGAIN_S = 60.0
-KEEP_ALIVE_S = 4.0  # uvicorn's servers cut idle connections after 5
-BODY_BYTES = 2**20  # of an answer that is no stream
 WORDS = 300  # characters of an error that are passed on
-
-_TRANSPORT = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,46 +43,35 @@ class Omni:
     longest_s = 28.0  # such models hear 30 s
 
     def __init__(self, url: str, *, model: str, api_key: str, timeouts: Timeouts | None = None) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigurationError("CALLBOX_STT_OMNI_URL: an address is wanted, as in http://127.0.0.1:8000/v1")
         self.model = model
-        self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeouts = timeouts or Timeouts()
-        self._http: aiohttp.ClientSession | None = None
+        self._connection = Connection(
+            url,
+            api_key=api_key,
+            settings="CALLBOX_STT_OMNI",
+            connect_s=self._timeouts.connect_s,
+            check_s=self._timeouts.check_s,
+        )
 
     async def load(self) -> None:
         """Wait for the upstream, however long it takes to load its own model; the runtime bounds that."""
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s),
-            headers=self._headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        said_at_s = -SAY_AGAIN_S
-        while True:
-            try:
-                listed = await self._models()
-                self.model = self.model or listed
-                await self.transcribe(np.zeros(STT_RATE_HZ, np.float32), Asked())
-                return
-            except (Unavailable, AtCapacity) as error:
-                if time.monotonic() - said_at_s >= SAY_AGAIN_S:
-                    log.warning("waiting for the upstream: %s", error)
-                    said_at_s = time.monotonic()
-            except BadRequest as error:
-                raise ConfigurationError(
-                    f"{self._url} does not transcribe with {self.model}: {error}; a model that hears is wanted: "
-                    "see CALLBOX_STT_OMNI_URL and _MODEL, and CALLBOX_LLM_OMNI where it is this box's own LLM worker"
-                ) from error
-            await asyncio.sleep(LOAD_AGAIN_S)
+        await self._connection.load(self._warm_up)
+
+    async def _warm_up(self, listed: str) -> None:
+        self.model = self.model or listed
+        try:
+            await self.transcribe(np.zeros(STT_RATE_HZ, np.float32), Asked())
+        except BadRequest as error:
+            raise ConfigurationError(
+                f"{self._connection.url} does not transcribe with {self.model}: {error}; a model that hears is wanted: "
+                "see CALLBOX_STT_OMNI_URL and _MODEL, and CALLBOX_LLM_OMNI where it is this box's own LLM worker"
+            ) from error
 
     async def check(self) -> None:
-        await self._models()
+        await self._connection.first_model()
 
     async def close(self) -> None:
-        if self._http is not None:
-            await self._http.close()
+        await self._connection.close()
 
     async def transcribe(self, samples: FloatSamples, asked: Asked) -> str:
         loop = asyncio.get_running_loop()
@@ -110,7 +93,7 @@ class Omni:
             waited_s = self._timeouts.between_tokens_s if answer.words else self._timeouts.first_token_s
             where = "in the middle of its answer" if answer.words else "before its answer"
             raise Unavailable(f"the upstream said nothing for {waited_s:g} s {where}") from None
-        except _TRANSPORT as error:
+        except TRANSPORT as error:
             raise Unavailable(f"the upstream cannot be reached: {error or type(error).__name__}") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise Unavailable(f"the upstream sent what is no answer: {error}") from error
@@ -120,33 +103,11 @@ class Omni:
 
     @asynccontextmanager
     async def _asking(self, body: dict[str, Any], headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        url = f"{self._url}/chat/completions"
-        async with self._session.post(url, json=body, headers=headers, allow_redirects=False) as response:
+        url = f"{self._connection.url}/chat/completions"
+        async with self._connection.session.post(url, json=body, headers=headers, allow_redirects=False) as response:
             if response.status != 200:
-                raise _as_error(response.status, await _body(response))
+                raise _as_error(response.status, await read_body(response))
             yield response
-
-    async def _models(self) -> str:
-        """The first model that the upstream lists. Raises Unavailable, or ConfigurationError when it never will."""
-        try:
-            async with asyncio.timeout(self._timeouts.check_s), self._session.get(f"{self._url}/models") as response:
-                if response.status in (401, 403, 404):
-                    raise ConfigurationError(
-                        f"{self._url}/models answers {response.status}: check CALLBOX_STT_OMNI_URL, "
-                        "which often ends in /v1, and CALLBOX_STT_OMNI_API_KEY"
-                    )
-                listed = json.loads(await _body(response)) if response.status == 200 else {}
-                return str(listed["data"][0]["id"])
-        except _TRANSPORT as error:
-            raise Unavailable(f"{self._url} does not answer: {error or type(error).__name__}") from error
-        except (ValueError, LookupError, TypeError) as error:
-            raise Unavailable(f"{self._url}/models lists no model (status {response.status})") from error
-
-    @property
-    def _session(self) -> aiohttp.ClientSession:
-        if self._http is None:
-            raise Unavailable("the engine is not loaded")
-        return self._http
 
 
 class _Answer:
@@ -213,15 +174,6 @@ def request_body(model: str, samples: FloatSamples, asked: Asked) -> dict[str, A
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_chunked(64 * 1024):
-        body += chunk
-        if len(body) > BODY_BYTES:
-            break
-    return bytes(body)
 
 
 def _as_error(status: int, body: bytes) -> CallboxError:
