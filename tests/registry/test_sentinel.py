@@ -95,8 +95,8 @@ class Fleet:
         async def hurried() -> bool:
             with contextlib.suppress(RedisError):
                 async with self.client("sentinel") as sentinel:
-                    for name, period_ms in PERIODS_MS.items():
-                        await sentinel.execute_command("SENTINEL", "DEBUG", name, period_ms)
+                    options = [str(word) for option in PERIODS_MS.items() for word in option]
+                    await sentinel.execute_command("SENTINEL", "DEBUG", *options)  # type: ignore[no-untyped-call]
                     return True
             return False
 
