@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from daemons import wire
 from daemons.errors import AtCapacity, BadRequest, CallboxError, Fenced, Unavailable
@@ -97,6 +97,9 @@ class Admission:
         self._direct: list[Work | None] = [None] * direct_slots
         self._admitted = Counter("callbox_requests_total", "Requests admitted", ["kind"], registry=metrics)
         self._refused = Counter("callbox_refusals_total", "Requests refused", ["reason"], registry=metrics)
+        held = Gauge("callbox_requests_open", "Requests that hold a place", ["kind"], registry=metrics)
+        held.labels("call").set_function(lambda: sum(len(slot.work) for slot in self._slots))
+        held.labels("direct").set_function(lambda: sum(work is not None for work in self._direct))
         for kind in ("call", "direct"):
             self._admitted.labels(kind)
         for error in (AtCapacity, BadRequest, Fenced, Unavailable):  # a series whose first count is 1 has no increase

@@ -14,11 +14,19 @@ from importlib.metadata import version
 from typing import NoReturn, Protocol
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 
 from daemons import settings as settings_module
 from daemons.admission import Admission
-from daemons.doors import MAX_BODY_BYTES, error_response, errors_in_words
+from daemons.doors import (
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    MAX_REQUEST_LINE_BYTES,
+    error_response,
+    errors_in_words,
+    http_log,
+)
 from daemons.errors import ConfigurationError, Unavailable
 from daemons.health import Block
 from daemons.ports import listen
@@ -77,9 +85,12 @@ class Runtime:
         self.boot = str(uuid.uuid4())
         self.metrics = CollectorRegistry()
         ProcessCollector(registry=self.metrics)
+        tasks = Gauge("callbox_tasks", "Tasks of the event loop", registry=self.metrics)
+        tasks.set_function(lambda: len(asyncio.all_tasks()))
         self.health = Block()
         self.registry: Registry = connect(settings.redis)
         self.draining = asyncio.Event()
+        self.max_request_line_bytes = MAX_REQUEST_LINE_BYTES  # a service may ask for more while it is made
         self.on_leases: Callable[[tuple[Lease, ...]], None] | None = None  # at each heartbeat, soon after each change
         self._max_fence = 0
         self._loaded = False
@@ -114,7 +125,15 @@ class Runtime:
             asyncio.create_task(self._keep_health_child(health_listening), name="health"),
             asyncio.create_task(self._publish(), name="publish"),
         ]
-        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=SETTLE_S)
+        runner = web.AppRunner(
+            self._app(),
+            access_log=None,
+            logger=http_log,
+            max_line_size=self.max_request_line_bytes,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+            shutdown_timeout=SETTLE_S,
+        )
         try:
             await runner.setup()
             await web.SockSite(runner, listening).start()

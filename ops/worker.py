@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,20 +26,22 @@ LOG_LINES = 5
 class Worker:
     """Ready for requests while inside the context; ends with the thread that started it, also when that is killed."""
 
-    def __init__(self, role: str, redis_url: str, folder: Path, **settings: object) -> None:
+    def __init__(self, role: str, redis_url: str, folder: Path, module: Sequence[str] = (), **settings: object) -> None:
+        """`module` and its arguments run instead of the daemon of that role."""
         self.role = role
         self.port = free_pair()
         self.url = f"http://127.0.0.1:{self.port}"
         self.health_url = f"http://127.0.0.1:{self.port + 1}"
-        self._log = folder / f"{role}-{self.port}.log"
+        self.log = folder / f"{role}-{self.port}.log"
+        self._module = module or (f"daemons.{role}",)
         given = {"redis_url": redis_url, "var_dir": folder, "models_dir": settings_module.load().models_dir}
         own = {f"{PREFIX}{name.upper()}": str(value) for name, value in {**given, **settings}.items()}
         port = {f"{PREFIX}{role.upper()}_PORT": str(self.port)}
         self._environment = settings_module.environment_without_settings() | own | port
 
     async def __aenter__(self) -> Self:
-        command = ("setpriv", "--pdeathsig", "KILL", sys.executable, "-m", f"daemons.{self.role}")
-        with self._log.open("wb") as log:
+        command = ("setpriv", "--pdeathsig", "KILL", sys.executable, "-m", *self._module)
+        with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command, env=self._environment, cwd=ROOT, stdout=log, stderr=log
             )
@@ -47,7 +50,7 @@ class Worker:
             while not await self._is_ready(http):
                 if self._process.returncode is not None or time.monotonic() > deadline:
                     await self._end()
-                    said = "\n  ".join(self._log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+                    said = "\n  ".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
                     raise StepFailed(f"the {self.role} worker does not become ready:\n  {said}")
                 await asyncio.sleep(READY_POLL_S)
         return self

@@ -230,6 +230,19 @@ async def test_strangers_share_the_direct_slots(desk: Desk, begin: Begin) -> Non
     await desk.passes({})
 
 
+async def test_places_that_are_held_are_counted_until_they_are_free(desk: Desk, begin: Begin) -> None:
+    requests = [await begin({}), await begin(desk.claim("call-1", 0, 7)), await begin(desk.claim("call-2", 1, 8))]
+    assert held(desk) == (2, 1)
+    for request in requests:
+        await request.stop()
+    assert held(desk) == (0, 0)
+
+
+def held(desk: Desk) -> tuple[float | None, ...]:
+    """(by calls, by others)"""
+    return tuple(desk.metrics.get_sample_value("callbox_requests_open", {"kind": kind}) for kind in ("call", "direct"))
+
+
 async def test_while_draining_calls_go_on_and_strangers_are_sent_away(desk: Desk) -> None:
     desk.draining.set()
     with pytest.raises(Unavailable, match="stopping"):
