@@ -64,7 +64,7 @@ class SttService(EngineWorker):
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return [
-            web.get("/stt/live", self.live),
+            web.get("/stt/live", to_whoever_is_there(self.live)),
             web.post("/v1/audio/transcriptions", to_whoever_is_there(self.transcriptions)),
             web.get("/v1/models", self.models),
         ]

@@ -96,11 +96,11 @@ class TtsService(EngineWorker):
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return [
-            web.get("/tts/live", self.live),
+            web.get("/tts/live", to_whoever_is_there(self.live)),
             web.post("/tts/stream", to_whoever_is_there(self.stream)),
             web.get("/tts/stats/{id}", self.stats),
             web.get("/tts/traces/{id}.wav", self.trace),
-            web.get("/stream", self.vibevoice),
+            web.get("/stream", to_whoever_is_there(self.vibevoice)),
             web.get("/config", self.config),
             web.post("/v1/audio/speech", to_whoever_is_there(self.speech)),
         ]
