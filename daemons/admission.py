@@ -13,7 +13,7 @@ from daemons.errors import AtCapacity, BadRequest, CallboxError, Fenced, Unavail
 from daemons.health import Block
 
 MAX_REQUESTS_PER_SLOT = 8
-_NUMBER = re.compile(r"[0-9]{1,18}")
+NUMBER = re.compile(r"[0-9]{1,18}")  # a slot or a fence in a header
 
 # (slot, fence) → the call that the registry says holds this slot under this fence, or None
 Confirm = Callable[[int, int], Awaitable[str | None]]
@@ -35,7 +35,7 @@ class Claim:
         if not any(values):
             return None
         call, slot, fence, boot = values
-        if not (call and slot and fence and boot and _NUMBER.fullmatch(slot) and _NUMBER.fullmatch(fence)):
+        if not (call and slot and fence and boot and NUMBER.fullmatch(slot) and NUMBER.fullmatch(fence)):
             raise BadRequest(
                 f"a request of a call carries {wire.CALL_ID}, {wire.SLOT}, {wire.FENCE} (both numbers) and {wire.BOOT}"
             )

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import json
 import logging
 import socket
 import time
@@ -72,19 +71,19 @@ async def read_json(request: web.Request, model: type[Body]) -> Body:
     """The request's body. Raises BadRequest with a sentence for anything that is not such a body."""
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return model.model_validate(await request.json())
+            return model.model_validate_json(await request.read(), strict=True)
     except TimeoutError:
         raise BadRequest(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"the body is not JSON: {error}") from None
     except ValidationError as error:
-        raise BadRequest(sentence(error)) from None
+        raise BadRequest(sentence(error, of="body")) from None
 
 
-def sentence(error: ValidationError) -> str:
+def sentence(error: ValidationError, *, of: str = "message") -> str:
     """What is wrong with which field, first things first."""
     problems = error.errors(include_url=False, include_input=False)
-    shown = [f"{'.'.join(map(str, at['loc'])) or 'message'}: {at['msg']}" for at in problems[:3]]
+    if problems[0]["type"] == "json_invalid":
+        return f"the {of} is not JSON: {problems[0]['ctx']['error']}"
+    shown = [f"{'.'.join(map(str, at['loc'])) or of}: {at['msg']}" for at in problems[:3]]
     return "; ".join(shown)
 
 

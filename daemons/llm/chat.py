@@ -5,12 +5,14 @@ import binascii
 import json
 import secrets
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
+from typing_extensions import TypedDict
 
+from daemons.doors import ErrorBody
 from daemons.errors import BadRequest
-from daemons.llm.generation import Audio, ChatMessage, Generated, Generation, Image, Modality, Part
+from daemons.llm.generation import Audio, ChatMessage, Generated, Generation, Image, Modality, Part, Reason
 
 DEFAULT_MAX_TOKENS = 150
 MAX_MESSAGES = 512
@@ -104,7 +106,7 @@ class ChatBody(BaseModel):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    n: Literal[1, None] = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
     # Would change the answer, and are not to be had here
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -161,37 +163,107 @@ def _media_bytes(part: Part) -> int:
     return 0 if isinstance(part, str) else len(part.base64 if isinstance(part, Audio) else part.url)
 
 
+class CachedTokens(TypedDict):
+    cached_tokens: int
+
+
+class Usage(TypedDict):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+
+
+class Answer(TypedDict):
+    role: Literal["assistant"]
+    content: str
+
+
+class Choice(TypedDict):
+    index: Literal[0]
+    message: Answer
+    finish_reason: Reason
+
+
+class Completion(TypedDict):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+class Delta(TypedDict, total=False):
+    role: Literal["assistant"]
+    content: str
+
+
+class ChunkChoice(TypedDict):
+    index: Literal[0]
+    delta: Delta
+    finish_reason: Reason | None
+
+
+class Chunk(TypedDict):
+    """An event of a stream. Once usage is asked for, each has the field, and the last one, without choices, a value."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: NotRequired[Usage | None]
+
+
 class Reply:
     """The shapes of one answer, whole or in chunks."""
 
     def __init__(self, model: str, *, streams_usage: bool = False) -> None:
-        self._common = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
-        # As OpenAI has it: once usage is asked for, every chunk has the field, and the last one a value.
-        self._no_usage: dict[str, Any] = {"usage": None} if streams_usage else {}
+        self._id = f"chatcmpl-{secrets.token_hex(12)}"
+        self._created = int(time.time())
+        self._model = model
+        self._streams_usage = streams_usage
 
-    def whole(self, text: str, generated: Generated) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": generated.reason}
-        return {**self._common, "object": "chat.completion", "choices": [choice], "usage": usage(generated)}
+    def whole(self, text: str, generated: Generated) -> Completion:
+        return {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": generated.reason}
+            ],
+            "usage": usage(generated),
+        }
 
-    def chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
-        return self._event([{"index": 0, "delta": delta, "finish_reason": finish_reason}], **self._no_usage)
+    def chunk(self, delta: Delta, finish_reason: Reason | None = None) -> bytes:
+        return self._event([{"index": 0, "delta": delta, "finish_reason": finish_reason}])
 
     def usage_chunk(self, generated: Generated) -> bytes:
-        return self._event([], usage=usage(generated))
+        return self._event([], usage(generated))
 
-    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        return event({**self._common, "object": "chat.completion.chunk", "choices": choices, **more})
+    def _event(self, choices: list[ChunkChoice], used: Usage | None = None) -> bytes:
+        chunk: Chunk = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+            "choices": choices,
+        }
+        if used is not None or self._streams_usage:
+            chunk["usage"] = used
+        return event(chunk)
 
 
 DONE = b"data: [DONE]\n\n"
 
 
-def event(data: dict[str, Any]) -> bytes:
+def event(data: Chunk | ErrorBody) -> bytes:
     return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
 
 
-def usage(generated: Generated) -> dict[str, Any]:
+def usage(generated: Generated) -> Usage:
     return {
         "prompt_tokens": generated.prompt_tokens,
         "completion_tokens": generated.completion_tokens,

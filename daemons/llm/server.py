@@ -14,6 +14,7 @@ from prometheus_client import Counter, Histogram
 
 from daemons import wire
 from daemons.admission import Work
+from daemons.doors import error_body, model_list
 from daemons.errors import AtCapacity, BadRequest, CallboxError, Fenced
 from daemons.llm.chat import DONE, ChatBody, Reply, event
 from daemons.llm.engine import ENGINES
@@ -89,14 +90,7 @@ class LlmService(EngineWorker):
         await self._engine.close()
 
     async def models(self, request: web.Request) -> web.Response:
-        model = {
-            "id": self._engine.model,
-            "object": "model",
-            "created": self._loaded_at,
-            "owned_by": "callbox",
-            "input_modalities": sorted(self._engine.takes),
-        }
-        return web.json_response({"object": "list", "data": [model]})
+        return web.json_response(model_list(self._engine.model, self._loaded_at, self._engine.takes))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         priority = priority_of(request)
@@ -180,10 +174,9 @@ class LlmService(EngineWorker):
         return response
 
     async def _end_with_error(self, response: web.StreamResponse, message: str) -> None:
-        error = {"message": message, "type": "stream_ended", "code": "stream_ended"}
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(LAST_WORD_TIMEOUT_S):
-                await response.write(event({"error": error}))
+                await response.write(event(error_body("stream_ended", message)))
                 await response.write_eof()
 
     async def _generate(

@@ -2,12 +2,51 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Literal
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
+from daemons.doors import ErrorBody, error_body
 from daemons.stt.form import Format
 from daemons.stt.speech import Piece
+
+
+class Transcription(TypedDict):
+    text: str
+
+
+class Segment(TypedDict):
+    """What was said from `start` to `end`, in seconds."""
+
+    id: int
+    start: float
+    end: float
+    text: str
+
+
+class VerboseTranscription(TypedDict):
+    """`duration` in seconds. What the engine does not know (probabilities, tokens) is left out, not made up."""
+
+    task: Literal["transcribe"]
+    language: str
+    duration: float
+    text: str
+    segments: list[Segment]
+
+
+class TextDelta(TypedDict):
+    """An event of a stream: more of the text."""
+
+    type: Literal["transcript.text.delta"]
+    delta: str
+
+
+class TextDone(TypedDict):
+    """The last event of a stream: all of the text."""
+
+    type: Literal["transcript.text.done"]
+    text: str
 
 
 def in_words(pieces: Iterable[Piece]) -> str:
@@ -15,25 +54,24 @@ def in_words(pieces: Iterable[Piece]) -> str:
 
 
 def whole(form: Format, language: str, duration_s: float, pieces: list[Piece]) -> web.Response:
-    """What the engine does not know (probabilities, tokens) is left out, not made up."""
     text = in_words(pieces)
     if form == "text":
         return web.Response(text=text + "\n")
     if form == "json":
-        return web.json_response({"text": text})
-    segments = [
+        brief: Transcription = {"text": text}
+        return web.json_response(brief)
+    segments: list[Segment] = [
         {"id": number, "start": round(piece.start_s, 3), "end": round(piece.end_s, 3), "text": piece.text}
         for number, piece in enumerate(pieces)
     ]
-    return web.json_response(
-        {
-            "task": "transcribe",
-            "language": language,
-            "duration": round(duration_s, 3),
-            "text": text,
-            "segments": segments,
-        }
-    )
+    verbose: VerboseTranscription = {
+        "task": "transcribe",
+        "language": language,
+        "duration": round(duration_s, 3),
+        "text": text,
+        "segments": segments,
+    }
+    return web.json_response(verbose)
 
 
 def delta(piece: Piece, *, is_first: bool) -> bytes:
@@ -45,8 +83,8 @@ def done(pieces: Iterable[Piece]) -> bytes:
 
 
 def failed(message: str) -> bytes:
-    return _event({"error": {"message": message, "type": "stream_ended", "code": "stream_ended"}})
+    return _event(error_body("stream_ended", message))
 
 
-def _event(data: dict[str, Any]) -> bytes:
+def _event(data: TextDelta | TextDone | ErrorBody) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from daemons.doors import first_line
 from daemons.errors import BadRequest
 from daemons.streams import BODY_TIMEOUT_S
 
@@ -15,7 +16,10 @@ LONGEST_FILE_BYTES = 25 * 2**20  # as at OpenAI
 LONGEST_FIELD_BYTES = 4096
 MOST_FIELDS = 32
 READ_BYTES = 64 * 1024
-TRUE = ("true", "1")
+TRUE, FALSE = ("true", "1"), ("false", "0")
+LANGUAGE_CODE, REGION = "[A-Za-z]{2,3}", "[-_][A-Za-z0-9_-]+"
+TIMESTAMPS = ("timestamp_granularities[]", "timestamp_granularities")  # OpenAI's name, and the plain one
+GRANULARITY = "segment"
 
 Format = Literal["json", "text", "verbose_json"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -44,12 +48,7 @@ async def read_upload(request: web.Request) -> Upload:
     except TimeoutError:
         raise BadRequest(f"the form did not arrive within {BODY_TIMEOUT_S:g} s") from None
     except (ValueError, AssertionError, HttpProcessingError) as error:  # what aiohttp's parser makes of such forms
-        raise BadRequest(f"the form cannot be read: {_told(error)}") from None
-
-
-def _told(error: Exception) -> str:
-    said = error.message if isinstance(error, HttpProcessingError) else str(error)
-    return said.split("\n")[0].rstrip(":") or type(error).__name__
+        raise BadRequest(f"the form cannot be read: {first_line(error)}") from None
 
 
 async def _read(request: web.Request) -> Upload:
@@ -81,10 +80,10 @@ async def _part(part: BodyPartReader, longest_bytes: int) -> bytes:
 def _take(upload: Upload, name: str, value: str) -> None:
     match name:
         case "language" if value:
-            language = re.fullmatch(r"([a-z]{2,3})([-_][a-z0-9_-]+)?", value.lower())
+            language = re.fullmatch(f"({LANGUAGE_CODE})({REGION})?", value)
             if not language:
                 raise BadRequest(f"language {value!r} is no code such as en")
-            upload.language = language[1]
+            upload.language = language[1].lower()
         case "prompt":
             upload.prompt = value
         case "response_format":
@@ -92,8 +91,10 @@ def _take(upload: Upload, name: str, value: str) -> None:
                 raise BadRequest(f"response_format {value!r} is not one of {', '.join(FORMATS)}")
             upload.format = value
         case "stream":
+            if value.lower() not in (*TRUE, *FALSE):
+                raise BadRequest(f"stream {value!r} is neither true nor false")
             upload.streams = value.lower() in TRUE
-        case "timestamp_granularities[]" | "timestamp_granularities" if value != "segment":
-            raise BadRequest(f"timestamp_granularities {value!r}: only `segment` is told here")
+        case _ if name in TIMESTAMPS and value != GRANULARITY:
+            raise BadRequest(f"{name} {value!r}: only `{GRANULARITY}` is told here")
         case _:
             pass

@@ -12,6 +12,7 @@ from prometheus_client import Counter, Histogram
 
 from daemons.admission import Work
 from daemons.audio import STT_RATE_HZ, FloatSamples, Samples, to_float
+from daemons.doors import model_list
 from daemons.errors import BadRequest, CallboxError
 from daemons.models import model_dir
 from daemons.runtime import Runtime
@@ -90,8 +91,7 @@ class SttService(EngineWorker):
             return socket
 
     async def models(self, request: web.Request) -> web.Response:
-        model = {"id": self._engine.model, "object": "model", "created": self._loaded_at, "owned_by": "callbox"}
-        return web.json_response({"object": "list", "data": [model]})
+        return web.json_response(model_list(self._engine.model, self._loaded_at))
 
     async def transcriptions(self, request: web.Request) -> web.StreamResponse:
         async with self.admit(request) as work:

@@ -43,7 +43,9 @@ _CLOSERS = "\"'”’)]}»」』）】*_`"
 _WIDE = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WIDE_LETTER = re.compile(f"[{_WIDE}]")
 # "2 * 3" is one word: its star means something between its numbers only.
-_NARROW_WORD = re.compile(rf"[^\s{_WIDE}]*[^\W{_WIDE}][^\s{_WIDE}]*(?:(?<=\d) [*×] \d[^\s{_WIDE}]*)*")
+_NARROW_RUN = re.compile(rf"[^\s{_WIDE}]+(?:(?<=\d) [*×] \d[^\s{_WIDE}]*)*")
+# Searched for in a run that has been found: one pattern for both would try each place of a long run without a letter.
+_NARROW_LETTER = re.compile(rf"[^\W{_WIDE}]")
 _MARK = re.compile(f"[{_SENTENCE_MARKS}]+|[{_CLAUSE_MARKS}]|[{_WIDE_SENTENCE_MARKS}{_WIDE_CLAUSE_MARKS}]+|\n")
 
 
@@ -137,7 +139,7 @@ def count_words(text: str) -> int:
 
 def _word_ends(text: str) -> list[int]:
     """Where each word ends. A run of wide letters has an end after every second one."""
-    ends = [found.end() for found in _NARROW_WORD.finditer(text)]
+    ends = [found.end() for found in _NARROW_RUN.finditer(text) if _NARROW_LETTER.search(found[0])]
     wide = [found.end() for found in _WIDE_LETTER.finditer(text)]
     return sorted([*ends, *wide[1::2]])
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing_extensions import TypedDict
 
 from daemons.audio import TTS_RATE_HZ, Samples
 from daemons.errors import BadRequest
@@ -27,9 +28,9 @@ from daemons.tts.engine import ENGINES, Phrase
 from daemons.tts.kept import Kept
 from daemons.tts.live import LiveTts
 from daemons.tts.resume import RecentStreams
-from daemons.tts.speech import Speech, SpeechMetrics, Voice
+from daemons.tts.speech import LONGEST_TEXT_CHARS, Speech, SpeechMetrics, Voice
 from daemons.tts.traces import TracedSpeech, Traces
-from daemons.tts.vibevoice import VibeVoiceStream
+from daemons.tts.vibevoice import REQUEST_LINE_BYTES, VibeVoiceStream
 from daemons.worker import EngineWorker
 
 WARM_UP_TEXT = "Hello, this is a test."
@@ -37,6 +38,7 @@ CHUNK_SAMPLES = 4096
 STATS_KEPT = 256
 STATS_KEPT_S = 3600.0
 MAX_MESSAGE_BYTES = 64 * 1024
+STREAM_ID, SAMPLE_RATE = "X-Stream-Id", "X-Sample-Rate"  # headers of audio; the first is what /tts/stats asks for
 # Clients of OpenAI's own service name its voices; here they all mean the one that is loaded.
 OPENAI_VOICES = frozenset(
     ["alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse"]
@@ -49,7 +51,7 @@ class StreamBody(BaseModel):
     """POST /tts/stream"""
 
     model_config = ConfigDict(extra="forbid")
-    text: Annotated[str, Field(min_length=1, max_length=20_000)]
+    text: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT_CHARS)]
     speaker: str | None = None
     speed: Speed = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -74,12 +76,29 @@ class SpeechBody(BaseModel):
         return name
 
 
+class Figures(TypedDict):
+    """Of a stream that came to its end; `stages` in ms."""
+
+    samples: int
+    ttfa_ms: float
+    rtf: float
+    stages: dict[str, float]
+
+
+class Config(TypedDict):
+    """What VibeVoice's page asks for first."""
+
+    voices: list[str]
+    default_voice: str
+
+
 class TtsService(EngineWorker):
     def __init__(self, runtime: Runtime) -> None:
         settings = runtime.settings
         super().__init__(runtime, "tts", threads=1)
+        runtime.max_request_line_bytes = REQUEST_LINE_BYTES
         self._voice = Voice(ENGINES[settings.tts_engine](settings), self.lane, SpeechMetrics(runtime.metrics))
-        self._stats: Kept[dict[str, object]] = Kept(count=STATS_KEPT, age_s=STATS_KEPT_S)
+        self._stats: Kept[Figures] = Kept(count=STATS_KEPT, age_s=STATS_KEPT_S)
         self._traces = Traces()
         self._recent = RecentStreams()
         self._name = f"{settings.tts_engine}/{self._voice.engine.voice}"
@@ -129,9 +148,9 @@ class TtsService(EngineWorker):
         return socket
 
     async def config(self, _: web.Request) -> web.Response:
-        """What VibeVoice's page asks for first."""
         voice = self._voice.engine.voice
-        return web.json_response({"voices": [voice], "default_voice": voice})
+        config: Config = {"voices": [voice], "default_voice": voice}
+        return web.json_response(config)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         body = await read_json(request, StreamBody)
@@ -205,7 +224,7 @@ class TtsService(EngineWorker):
 
     def _keep_stats(self, stream_id: str, speech: Speech) -> None:
         ttfa_s = speech.ttfa_s or 0.0
-        figures = {
+        figures: Figures = {
             "samples": speech.samples,
             "ttfa_ms": round(ttfa_s * 1000, 2),
             "rtf": round(speech.rtf or 0.0, 4),
@@ -230,7 +249,7 @@ def _socket(*, autoclose: bool = True) -> web.WebSocketResponse:
 
 def _stream_headers() -> tuple[str, dict[str, str]]:
     stream_id = secrets.token_hex(8)
-    return stream_id, {"X-Stream-Id": stream_id, "X-Sample-Rate": str(TTS_RATE_HZ)}
+    return stream_id, {STREAM_ID: stream_id, SAMPLE_RATE: str(TTS_RATE_HZ)}
 
 
 async def _write(response: web.StreamResponse, outlet: Outlet, encoder: Encoder, samples: Samples) -> None:

@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from aiohttp import WSCloseCode, web
+from typing_extensions import TypedDict
 
 from daemons.admission import Work
 from daemons.audio import TTS_RATE_HZ, Samples
@@ -32,7 +33,7 @@ from daemons.streams import (
     SlowReader,
 )
 from daemons.tts.resume import RecentStream, RecentStreams, RememberingEngine
-from daemons.tts.speech import Speech, Spoken, Voice
+from daemons.tts.speech import LONGEST_TEXT_CHARS, Speech, Spoken, Voice
 from daemons.wire import TTS_FRAME_SAMPLES
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 DEFAULT_CFG_SCALE = 1.5
 # VibeVoice's page copies all that it has not played yet at each frame: with minutes of that a browser stands still.
 AHEAD_S = 10.0
+# The text stands in the request's line: up to 12 bytes of it for a character, and some more for all the rest.
+REQUEST_LINE_BYTES = 12 * LONGEST_TEXT_CHARS + 4096
+FROM_SAMPLE_DIGITS = 12
 TAKEN_OVER = "another connection has taken this stream over"
 
 Event = Literal[
@@ -52,6 +56,15 @@ Event = Literal[
     "backend_stream_complete",
     "backend_busy",
 ]
+
+
+class VibeVoiceLog(TypedDict):
+    """Each text frame of /stream, between its binary ones: PCM16-LE mono 24 kHz. `timestamp` is local time."""
+
+    type: Literal["log"]
+    event: Event
+    data: dict[str, Any]
+    timestamp: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +177,7 @@ class VibeVoiceStream:
         if (stream_id := query.get("resume")) is None:
             return self._recent.begin(query), 0
         given = query.get("from_sample", "0")
-        if not (given.isascii() and given.isdecimal() and len(given) <= 12):
+        if not (given.isascii() and given.isdecimal() and len(given) <= FROM_SAMPLE_DIGITS):
             raise BadRequest(f"from_sample must be a number of samples, not {given[:40]!r}")
         return self._recent.find(stream_id), int(given)
 
@@ -250,7 +263,8 @@ class VibeVoiceStream:
     async def _tell(self, event: Event, **data: object) -> None:
         # The wire has no zone; VibeVoice's page sorts these among its own, in local time.
         timestamp = datetime.now().isoformat(" ", "milliseconds")
-        await self._socket.send_str(json.dumps({"type": "log", "event": event, "data": data, "timestamp": timestamp}))
+        told: VibeVoiceLog = {"type": "log", "event": event, "data": data, "timestamp": timestamp}
+        await self._socket.send_str(json.dumps(told))
 
 
 async def frames(speech: AsyncIterator[Spoken], from_sample: int) -> AsyncIterator[Samples]:

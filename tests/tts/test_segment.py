@@ -1,4 +1,5 @@
 import re
+import time
 from itertools import pairwise
 
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemons.tts.segment import FIRST_WORDS, LONGEST_CHARS, LONGEST_WORDS, Segment, Segmenter, count_words
+from daemons.tts.speech import LONGEST_TEXT_CHARS
 
 
 def cut(*pieces: str, whole_sentences: bool = False) -> list[Segment]:
@@ -150,3 +152,10 @@ def test_what_is_known_to_follow_does_follow(text: str) -> None:
             assert following.before.endswith(segment.text[-20:].split(" ")[-1])
         else:
             assert following.before == ""
+
+
+@pytest.mark.parametrize("text", ["...", '"', ",", "!?", "🔊", "[", "x", "你", "a/", "2 * "])
+def test_the_longest_text_is_cut_at_once_whatever_it_holds(text: str) -> None:
+    started = time.monotonic()
+    assert cut((text * LONGEST_TEXT_CHARS)[:LONGEST_TEXT_CHARS])
+    assert time.monotonic() - started < 10

@@ -249,7 +249,7 @@ async def test_pcm_and_a_streamed_wav_hold_the_same_samples(session: aiohttp.Cli
         ("/v1/audio/speech", {"input": "a", "voice": "nobody"}, "nobody"),
         ("/v1/audio/speech", {"input": "x" * 4097}, "4096"),
         ("/v1/audio/speech", {}, "input"),
-        ("/v1/audio/speech", [], "message"),
+        ("/v1/audio/speech", [], "body"),
     ],
 )
 async def test_a_bad_body_is_refused_in_a_sentence(

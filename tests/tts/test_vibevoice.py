@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from daemons.audio import Samples
+from daemons.tts.speech import LONGEST_TEXT_CHARS
+from daemons.tts.vibevoice import REQUEST_LINE_BYTES
 from tests.tts.vibevoice import Heard, Told, VibeVoiceClient
 from tests.worker_process import WorkerProcess
 
@@ -115,10 +117,29 @@ async def test_text_that_the_voice_cannot_say_is_an_error_told_as_vibevoice_tell
     assert heard.close == (1000, "")
 
 
+async def test_the_longest_text_passes_whatever_it_is_written_in(session: aiohttp.ClientSession) -> None:
+    text = "Yes. " + "\N{SPEAKER}" * (LONGEST_TEXT_CHARS - 5)  # four bytes each, which are twelve in a query
+    async with session.ws_connect("/stream", params={"text": text}) as socket:
+        told = (await socket.receive_json(timeout=20))["data"]
+        assert told["text_length"] == LONGEST_TEXT_CHARS
+        assert (await socket.receive(timeout=20)).type is aiohttp.WSMsgType.BINARY
+
+
 async def test_too_much_text_is_refused_with_a_sentence(session: aiohttp.ClientSession) -> None:
-    async with session.get("/stream", params={"text": "x" * 9000}) as response:
+    heard = await listen(session, text="x" * (LONGEST_TEXT_CHARS + 1))
+    assert [event for event, _ in heard.ends] == ["backend_error", "backend_stream_complete"]
+    assert f"at most {LONGEST_TEXT_CHARS} characters" in heard.ends[0][1]["message"]
+
+
+async def test_a_request_line_beyond_every_text_is_refused_without_ado(
+    session: aiohttp.ClientSession, tts: WorkerProcess
+) -> None:
+    async with session.get("/stream", params={"text": "x" * REQUEST_LINE_BYTES}) as response:
         assert response.status == 400
-        assert "8190 bytes" in await response.text()
+        assert str(REQUEST_LINE_BYTES) in await response.text()
+    log = tts.log.read_text()
+    assert str(REQUEST_LINE_BYTES) in log
+    assert "Traceback" not in log
 
 
 async def test_a_request_that_is_no_websocket_is_refused(session: aiohttp.ClientSession) -> None:
