@@ -6,7 +6,6 @@ Every task of a call belongs to its task group; when the call ends, for whatever
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
 from typing import Any, assert_never
 
 import aiohttp
@@ -298,17 +297,8 @@ class Call:
     def _prefill(self) -> None:
         """Let the model read what was said so far while nobody waits for it: the next answer begins sooner."""
         self._reading.cancel()
-        self._reading = self._spawn(
-            self._read(self._chat_request("Hello."))
-        )  # chat templates want a caller's turn last
-
-    async def _read(self, body: dict[str, Any]) -> None:
-        try:
-            async with aclosing(self._peers.chat({**body, "max_tokens": 0})) as nothing:
-                async for _ in nothing:
-                    pass
-        except (Unavailable, BadRequest) as error:
-            log.warning("%s: nothing was read ahead: %s", self._name, error)
+        body = self._chat_request("Hello.")  # chat templates want a caller's turn last
+        self._reading = self._spawn(self._peers.read_ahead(body))
 
     async def _think(self, generation: int, body: dict[str, Any]) -> AsyncGenerator[str, None]:
         self._reading.cancel()
