@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import queue
 import threading
 import time
@@ -36,7 +37,9 @@ class _Job:
 class Lane:
     """An engine's own threads. Who is cancelled while it awaits a step leaves when that step has stopped."""
 
-    def __init__(self, name: str, threads: int, metrics: CollectorRegistry) -> None:
+    def __init__(self, name: str, threads: int, metrics: CollectorRegistry, *, niceness: int = 0) -> None:
+        """`niceness` as of nice(1): how far these threads, and what the engine starts in them, stand behind others."""
+        self._niceness = niceness
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()  # bounded by admission: who waits holds a place
         self._numbers = itertools.count()
         self._starting = threading.Lock()
@@ -103,6 +106,7 @@ class Lane:
             thread.join(1)
 
     def _work(self) -> None:
+        os.nice(self._niceness)  # of this thread alone, on Linux
         while True:
             job = self._jobs.get()
             if job.step is None or job.ended is None:

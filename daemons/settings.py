@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     llm_engine: Literal["llamacpp", "transformers", "openai"] = "llamacpp"
     llm_model: str = "qwen2.5-coder-0.5b"
     llm_threads: Annotated[int, Field(ge=1)] = 2
+    llm_niceness: Annotated[int, Field(ge=0, le=19)] = Field(
+        5, description="how far the chat engine's threads stand behind those of speech on the cores; 0: not at all"
+    )
     llm_context_tokens: Annotated[int, Field(ge=512)] = 4096
     llm_omni: bool = Field(
         False, description="the engine hears and sees: input_audio and image_url parts are passed on"

@@ -21,11 +21,11 @@ CHECK_EVERY_S = 2.0
 class EngineWorker:
     """The part of a Service that does not depend on what the engine does."""
 
-    def __init__(self, runtime: Runtime, role: str, *, threads: int) -> None:
+    def __init__(self, runtime: Runtime, role: str, *, threads: int, niceness: int = 0) -> None:
         self.role = role
         self.slots = runtime.settings.slots
         self.direct_slots = runtime.settings.direct_slots
-        self.lane = Lane(role, threads, runtime.metrics)
+        self.lane = Lane(role, threads, runtime.metrics, niceness=niceness)
         self.endings = Endings(runtime.metrics)
         self._runtime = runtime
         self._checking: asyncio.Task[None] | None = None

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -46,6 +47,24 @@ async def test_committed_work_goes_before_speculative_work(lane: Lane) -> None:
     busy.set()
     await asyncio.gather(first, *waiting)
     assert order == ["committed", "speculative"]
+
+
+async def test_a_lane_s_threads_and_those_started_in_them_stand_behind_the_others(metrics: CollectorRegistry) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def step(_: threading.Event) -> tuple[int, int]:
+        of_engine: list[int] = []
+        engine = threading.Thread(target=lambda: of_engine.append(niceness()))
+        engine.start()
+        engine.join()
+        return niceness(), of_engine[0]
+
+    here = niceness()
+    lane = Lane("behind", 1, metrics, niceness=3)
+    assert await lane.run(step) == (here + 3, here + 3)
+    assert niceness() == here
+    await asyncio.to_thread(lane.close)
 
 
 async def test_a_cancelled_step_is_told_and_has_stopped_when_its_caller_leaves(
