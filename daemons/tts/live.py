@@ -167,6 +167,7 @@ class LiveTts:
         header = wire.AudioHeader(request.id, request.sent)
         request.sent += len(samples)
         await self._socket.send_bytes(header.pack() + samples.tobytes())
+        await asyncio.sleep(0)  # others come in between: nothing above waits while there is room
 
     async def _send_done(self, request: _Request, reason: Literal["finished", "cancelled"]) -> None:
         speech = request.speech

@@ -111,6 +111,35 @@ async def test_a_socket_that_is_not_read_pauses_the_voice_and_is_closed_with_a_r
         assert client.close_code == aiohttp.WSCloseCode.TRY_AGAIN_LATER
 
 
+async def test_the_frames_of_a_long_sentence_let_others_in_between(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds, sent_in = 0, []
+    send = web.WebSocketResponse.send_bytes
+
+    async def noted_send(door: web.WebSocketResponse, data: bytes) -> None:
+        sent_in.append(rounds)
+        await send(door, data)
+
+    async def count_rounds_of_the_loop() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(web.WebSocketResponse, "send_bytes", noted_send)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"ws://127.0.0.1:{port}/tts/live") as client,
+    ):
+        counting = asyncio.create_task(count_rounds_of_the_loop())
+        await client.send_str(wire.TtsText(id=1, text=LONG[:128]).model_dump_json())
+        await client.send_str(wire.TtsEnd(id=1).model_dump_json())
+        while not ((message := await client.receive()).type is aiohttp.WSMsgType.TEXT and '"done"' in message.data):
+            pass
+        counting.cancel()
+    assert len(sent_in) > 100
+    assert len(set(sent_in)) == len(sent_in), "no two frames in one round of the loop"
+
+
 async def test_a_stream_that_is_not_read_pauses_too_and_says_in_its_own_words_why_it_ends(
     port: int, metrics: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
