@@ -139,6 +139,10 @@ async def while_connected(request: web.Request) -> AsyncIterator[None]:
         if gone and task is not None and task.uncancel() == 0:
             raise ClientGone from None
         raise
+    except StreamCut as cut:  # by that cancel
+        if gone and task is not None and task.uncancel() == 0:
+            raise StreamCut(cut.response) from ClientGone()
+        raise
     finally:
         watching.cancel()
 

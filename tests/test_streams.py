@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from daemons import streams
 from daemons.doors import errors_in_words
-from daemons.streams import ClientGone, Endings, Outlet, SlowReader, read_json, while_connected
+from daemons.streams import ClientGone, Endings, Outlet, SlowReader, StreamCut, read_json, while_connected
 
 SECOND_BYTES = 48_000  # of PCM16 at 24 kHz
 
@@ -51,6 +51,20 @@ class Door:
             raise
         return web.Response()
 
+    async def tell(self, request: web.Request) -> web.StreamResponse:
+        """An answer that has begun, and is cut short by whatever cancels it."""
+        response = web.StreamResponse()
+        try:
+            async with while_connected(request):
+                await response.prepare(request)
+                try:
+                    await asyncio.sleep(30)
+                except asyncio.CancelledError as error:
+                    raise StreamCut(response) from error
+        except StreamCut as cut:
+            self.ended.set_result(cut)
+        return response
+
     async def read(self, request: web.Request) -> web.Response:
         return web.Response(text=(await read_json(request, Body)).text)
 
@@ -64,7 +78,8 @@ async def door() -> Door:
 async def port(door: Door) -> AsyncIterator[int]:
     """Where the door is open, on a server as the runtime's own (aiohttp's test server cancels handlers by itself)."""
     app = web.Application(middlewares=[errors_in_words])
-    app.add_routes([web.get("/flood", door.flood), web.get("/think", door.think), web.post("/read", door.read)])
+    app.add_routes([web.get("/flood", door.flood), web.get("/think", door.think), web.get("/tell", door.tell)])
+    app.add_routes([web.post("/read", door.read)])
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -107,6 +122,14 @@ async def test_a_client_that_goes_cancels_what_is_done_for_it(door: Door, port: 
         with pytest.raises(TimeoutError):
             await session.get(f"http://127.0.0.1:{port}/think", timeout=aiohttp.ClientTimeout(total=0.2))
     assert isinstance(await asyncio.wait_for(door.ended, 1), ClientGone)
+
+
+async def test_an_answer_that_is_cut_short_by_a_client_that_goes_is_ended_by_that(door: Door, port: int) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/tell") as response:
+        response.close()
+    cut = await asyncio.wait_for(door.ended, 1)
+    assert isinstance(cut, StreamCut)
+    assert isinstance(cut.__cause__, ClientGone)
 
 
 @pytest.mark.parametrize(
