@@ -47,7 +47,7 @@ class LlmService(EngineWorker):
     def __init__(self, runtime: Runtime) -> None:
         settings = runtime.settings
         places = settings.slots + settings.direct_slots
-        super().__init__(runtime, "llm", threads=places)
+        super().__init__(runtime, "llm", threads=places, niceness=settings.llm_niceness)
         self._engine = ENGINES[settings.llm_engine](settings, self.lane, runtime.metrics)
         self._loaded_at = int(time.time())
         self._turns = Turns(across_slots=self._engine.shares_compute)
