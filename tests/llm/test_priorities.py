@@ -1,13 +1,17 @@
 """Committed answers before speculative ones, in a real worker whose slots share one engine."""
 
 import asyncio
+import os
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from daemons import wire
+from daemons.settings import Settings
 from daemons.wire import Priority
 from tests.llm.test_server import ENDLESS, QUESTION, STORY, error_in, events, first_text, session
 from tests.worker_process import WorkerProcess
@@ -74,6 +78,14 @@ async def test_where_all_places_are_taken_speculative_work_gives_up_its_own(sess
         body = {"messages": QUESTION}
         async with session.post("/v1/chat/completions", json=body, headers={wire.PRIORITY: "speculative"}) as response:
             assert response.status == 503
+
+
+def test_the_engine_s_threads_stand_behind_the_worker_s_own_on_the_cores(llm: WorkerProcess) -> None:
+    threads = [int(task.name) for task in Path(f"/proc/{llm.pid}/task").iterdir()]
+    niceness = Counter(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads)
+    given, own = Settings(), os.getpriority(os.PRIO_PROCESS, llm.pid)
+    assert own == os.getpriority(os.PRIO_PROCESS, 0)
+    assert niceness[own + given.llm_niceness] >= given.slots + given.direct_slots + given.llm_threads
 
 
 async def test_an_unknown_priority_is_refused(session: aiohttp.ClientSession) -> None:
