@@ -1,14 +1,20 @@
 """`callbox drill`: faults on purpose, and proof that nothing is lost by them."""
 
 import asyncio
+import contextlib
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ops.drill.disconnects.report import report as report_disconnects
+from ops.drill.disconnects.run import drill as drill_disconnects
+from ops.drill.disconnects.run import steps as steps_of_disconnects
 from ops.drill.faults.report import report
 from ops.drill.faults.run import drill as run_drill
 from ops.drill.registry.run import drill as drill_registry
@@ -18,6 +24,29 @@ from ops.progress import console, count_bar
 app = typer.Typer(no_args_is_help=True, help="Make bad things happen on purpose, and check that nothing is lost.")
 
 Seed = Annotated[int | None, typer.Option(metavar="S", help="Draw the same things again; chosen when not given.")]
+
+
+@dataclass
+class _Scene:
+    """Where a drill's servers write. It is kept when a drill says so, or fails."""
+
+    folder: Path
+    keep: bool = True
+
+
+@contextlib.contextmanager
+def _scene(name: str) -> Iterator[_Scene]:
+    scene = _Scene(Path(tempfile.mkdtemp(prefix=f"callbox-{name}-")))
+    try:
+        yield scene
+    except KeyboardInterrupt:
+        scene.keep = False
+        raise
+    finally:
+        if scene.keep:
+            console.print(f"what its servers wrote is kept in {scene.folder}")
+        else:
+            shutil.rmtree(scene.folder, ignore_errors=True)
 
 
 @app.callback()
@@ -40,23 +69,42 @@ def faults(
     oracle reads what every process wrote down and what the registry showed.
     """
     seed = random.randrange(2**31) if seed is None else seed  # noqa: S311 - chooses faults
-    folder = Path(tempfile.mkdtemp(prefix="callbox-faults-"))
-    keep = True
-    try:
-        with count_bar("rounds", rounds) as more:
-            outcome = asyncio.run(run_drill(rounds, seed, worlds, folder=folder, on_round=lambda: more(1)))
-        keep = bool(outcome.wrong)
-    except KeyboardInterrupt:
-        keep = False
-        raise
-    finally:
-        if keep:
-            console.print(f"logs and journals are kept in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    with _scene("faults") as scene, count_bar("rounds", rounds) as more:
+        outcome = asyncio.run(run_drill(rounds, seed, worlds, folder=scene.folder, on_round=lambda: more(1)))
+        scene.keep = bool(outcome.wrong)
     for wrong in outcome.wrong:
         console.print(str(wrong), markup=False)
     report(outcome, rounds, worlds).finish(json_file)
+
+
+@app.command()
+def disconnects(
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="How many clients go away.")] = 1000,
+    closes: Annotated[int, typer.Option(metavar="N", min=1, help="In how many of them, by kind, work is timed.")] = 24,
+    seed: Seed = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Crowd the speech and chat workers, leave them at any moment in any manner, and look for what is left.
+
+    A real worker of each kind, with the box's own models. One client more than there are places, at every door: one is
+    refused, and the others have what they have alone. Then clients that go away: in the head or the body of a request,
+    in a handshake, before or after the first byte of an answer, by a close, a reset, half of a close, or silence. After
+    them no work, place, connection, task or memory may be left, every door answers as before, and the metrics agree
+    with what the clients did. Last, from a client's close to the end of its work.
+    """
+    seed = random.randrange(2**31) if seed is None else seed  # noqa: S311 - chooses ways to leave
+    count = steps_of_disconnects(rounds, closes)
+    with _scene("disconnects") as scene, count_bar("crowds, rounds and closes", count) as more:
+        drilling = drill_disconnects(rounds, closes, seed, folder=scene.folder, on_step=lambda: more(1))
+        outcome = asyncio.run(drilling)
+        scene.keep = bool(outcome.wrong)
+    for wrong in outcome.wrong:
+        console.print(str(wrong), markup=False)
+    if outcome.wrong:
+        console.print(
+            f"again: callbox drill disconnects --rounds {rounds} --closes {closes} --seed {seed}", markup=False
+        )
+    report_disconnects(outcome, rounds).finish(json_file)
 
 
 @app.command()

@@ -1,0 +1,93 @@
+"""The rounds: several clients at once at each worker, over its capacity, and each goes away in its own way."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from daemons.admission import Claim
+from daemons.registry import AcquireStatus, Registry, connect
+from ops.drill.disconnects.leaving import Left, Plan, go
+from ops.drill.disconnects.party import Party
+from ops.run import StepFailed
+
+MORE_THAN_PLACES = 3  # clients at once, beyond the places for requests without a call
+LOOK_EVERY = 5  # rounds of a worker, at its memory
+RENEW_S = 3.0
+
+
+@dataclass
+class Gone:
+    """The clients of one worker, in the order in which they went."""
+
+    lefts: list[Left] = field(default_factory=list)
+    memory_bytes: list[tuple[int, int]] = field(default_factory=list)  # (rounds so far, bytes)
+
+
+async def rounds_at(
+    party: Party, numbers: Sequence[int], seed: int, places: int, redis_url: str, on_round: Callable[[], None]
+) -> Gone:
+    """Raises StepFailed."""
+    gone = Gone()
+    async with _call(party, redis_url) as headers:
+        await _all(party, numbers, seed, places + MORE_THAN_PLACES, headers, gone, on_round)
+    return gone
+
+
+async def _all(
+    party: Party,
+    numbers: Sequence[int],
+    seed: int,
+    crew: int,
+    headers: Mapping[str, str],
+    gone: Gone,
+    on_round: Callable[[], None],
+) -> None:
+    plans = (Plan.draw(seed, number, party.doors) for number in numbers)
+
+    async def one_after_the_other() -> None:
+        for plan in plans:
+            gone.lefts.append(await go(plan, party.worker.port, headers if plan.of_call else {}))
+            if len(gone.lefts) % LOOK_EVERY == 0:
+                gone.memory_bytes.append((len(gone.lefts), party.watch.memory_bytes()))
+            on_round()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(crew):
+            tasks.create_task(one_after_the_other())
+
+
+@contextlib.asynccontextmanager
+async def _call(party: Party, redis_url: str) -> AsyncIterator[Mapping[str, str]]:
+    """A call that has a lease on the worker, and the headers of its requests."""
+    registry, call = connect(redis_url), f"drill-{party.role}"
+    try:
+        granted = await registry.acquire(call, [party.role])
+        if granted.status is not AcquireStatus.GRANTED or granted.fence is None or granted.bundle is None:
+            raise StepFailed(f"the registry gives no lease on the {party.role} worker: {granted.status}")
+        member = granted.bundle[party.role]
+        renewing = asyncio.create_task(_renew(registry, call, granted.fence))
+        try:
+            yield Claim(call, member.slot, member.fence, member.boot).headers()
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+            await registry.release(call, granted.fence)
+    finally:
+        await registry.close()
+
+
+async def _renew(registry: Registry, call: str, fence: int) -> None:
+    while True:
+        await asyncio.sleep(RENEW_S)
+        await registry.renew(call, fence)
+
+
+def dealt(rounds: int, parties: Sequence[Party]) -> Iterator[tuple[Party, list[int]]]:
+    """Each party's own rounds, by number from 1 on, so that every door has the same share of them."""
+    shares = itertools.cycle(party for party in parties for _ in party.doors)
+    numbers: dict[int, list[int]] = {id(party): [] for party in parties}
+    for number, party in zip(range(1, rounds + 1), shares, strict=False):
+        numbers[id(party)].append(number)
+    return ((party, numbers[id(party)]) for party in parties)
