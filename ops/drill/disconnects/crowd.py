@@ -22,7 +22,7 @@ async def crowd(http: aiohttp.ClientSession, url: str, door: Door, places: int, 
     """What went wrong among `places` + 1 clients of whom each would be told `alone` by itself."""
     for _ in range(TRIES):
         try:
-            return _judged(await _all_at_once(http, url, door, places + 1), alone)
+            return judged(await _all_at_once(http, url, door, places + 1), alone)
         except NoCrowd:
             continue
     return [f"in {TRIES} tries the first client had its answer before the last one had asked"]
@@ -48,7 +48,7 @@ async def _all_at_once(http: aiohttp.ClientSession, url: str, door: Door, client
     return outcomes
 
 
-def _judged(outcomes: Sequence[str | Exception], alone: str) -> list[str]:
+def judged(outcomes: Sequence[str | Exception], alone: str) -> list[str]:
     refused = sum(isinstance(outcome, Refused) for outcome in outcomes)
     wrong = [] if refused == 1 else [f"{refused} of {len(outcomes)} were refused"]
     wrong += [str(outcome) for outcome in outcomes if isinstance(outcome, Broken)]
