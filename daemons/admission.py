@@ -32,7 +32,7 @@ class Claim:
     def from_headers(cls, headers: Mapping[str, str]) -> "Claim | None":
         """None for a request without a call. Raises BadRequest when only some of the headers are there."""
         values = [headers.get(name) for name in (wire.CALL_ID, wire.SLOT, wire.FENCE, wire.BOOT)]
-        if not any(values):
+        if all(value is None for value in values):
             return None
         call, slot, fence, boot = values
         if not (call and slot and fence and boot and NUMBER.fullmatch(slot) and NUMBER.fullmatch(fence)):

@@ -7,7 +7,7 @@ import secrets
 import time
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from daemons.doors import ErrorBody
@@ -15,6 +15,7 @@ from daemons.errors import BadRequest
 from daemons.llm.generation import Audio, ChatMessage, Generated, Generation, Image, Modality, Part, Reason
 
 DEFAULT_MAX_TOKENS = 150
+MAX_TOKENS = 32_768
 MAX_MESSAGES = 512
 MAX_PARTS = 64  # of one message
 MAX_CHARS = 200_000  # of all text
@@ -88,6 +89,12 @@ class StreamOptions(BaseModel):
 Stop = Annotated[str, Field(max_length=MAX_STOP_CHARS)]
 
 
+def _none_to_be_had(wanted: bool) -> bool:
+    if wanted:
+        raise ValueError("they are not to be had here")
+    return wanted
+
+
 class ChatBody(BaseModel):
     """POST /v1/chat/completions; what is not named here and would not change the answer is ignored."""
 
@@ -95,8 +102,8 @@ class ChatBody(BaseModel):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     # 0 only reads the prompt into the cache of the caller's slot
-    max_tokens: Annotated[int, Field(ge=0, le=32_768)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=0, le=32_768)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     repeat_penalty: Annotated[float, Field(gt=0, le=2)] | None = Field(
@@ -111,7 +118,7 @@ class ChatBody(BaseModel):
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
     response_format: dict[str, Any] | None = None
-    logprobs: Literal[False, None] = None
+    logprobs: Annotated[bool, AfterValidator(_none_to_be_had), Field(json_schema_extra={"const": False})] | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
 
@@ -256,11 +263,12 @@ class Reply:
         return event(chunk)
 
 
-DONE = b"data: [DONE]\n\n"
+DONE = "[DONE]"  # the data of a stream's last event
 
 
-def event(data: Chunk | ErrorBody) -> bytes:
-    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
+def event(data: Chunk | ErrorBody | str) -> bytes:
+    said = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    return f"data: {said}\n\n".encode()
 
 
 def usage(generated: Generated) -> Usage:

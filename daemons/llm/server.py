@@ -12,13 +12,14 @@ from typing import get_args
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
-from daemons import wire
+from daemons import openapi, wire
 from daemons.admission import Work
 from daemons.doors import error_body, model_list
 from daemons.errors import AtCapacity, BadRequest, CallboxError, Fenced
 from daemons.llm.chat import DONE, ChatBody, Reply, event
 from daemons.llm.engine import ENGINES
 from daemons.llm.generation import Generated, Generation
+from daemons.llm.openapi import llm_document
 from daemons.llm.turns import Turns
 from daemons.runtime import Runtime
 from daemons.streams import Outlet, StreamCut, read_json, to_whoever_is_there, while_connected
@@ -83,7 +84,11 @@ class LlmService(EngineWorker):
         return self._engine.model
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        return [web.post("/v1/chat/completions", to_whoever_is_there(self.chat)), web.get("/v1/models", self.models)]
+        return [
+            web.post("/v1/chat/completions", to_whoever_is_there(self.chat)),
+            web.get("/v1/models", self.models),
+            openapi.route(lambda: llm_document(self._engine.takes)),
+        ]
 
     async def close(self) -> None:
         await super().close()
@@ -162,7 +167,7 @@ class LlmService(EngineWorker):
                     await response.write(reply.chunk({}, piece.reason))
                     if usage:
                         await response.write(reply.usage_chunk(piece))
-                    await response.write(DONE)
+                    await response.write(event(DONE))
                 elif piece:
                     await response.write(reply.chunk({"content": piece}))
         except (asyncio.CancelledError, CallboxError) as error:

@@ -10,6 +10,7 @@ import numpy as np
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
+from daemons import openapi
 from daemons.admission import Work
 from daemons.audio import STT_RATE_HZ, FloatSamples, Samples, to_float
 from daemons.doors import model_list
@@ -31,6 +32,7 @@ from daemons.stt.engine import ENGINES
 from daemons.stt.files import decoded
 from daemons.stt.form import Upload, read_upload
 from daemons.stt.live import LONGEST_BYTES, LiveStt
+from daemons.stt.openapi import stt_document
 from daemons.stt.partials import Precedence
 from daemons.stt.speech import Piece, Transcriber
 from daemons.vad import SileroVad
@@ -68,6 +70,7 @@ class SttService(EngineWorker):
             web.get("/stt/live", to_whoever_is_there(self.live)),
             web.post("/v1/audio/transcriptions", to_whoever_is_there(self.transcriptions)),
             web.get("/v1/models", self.models),
+            openapi.route(lambda: stt_document(self._engine.languages)),
         ]
 
     async def close(self) -> None:

@@ -3,13 +3,11 @@
 import asyncio
 import secrets
 from collections.abc import Iterable
-from typing import Annotated, Literal
 
 import numpy as np
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-from typing_extensions import TypedDict
 
+from daemons import openapi
 from daemons.audio import TTS_RATE_HZ, Samples
 from daemons.errors import BadRequest
 from daemons.runtime import Runtime
@@ -23,12 +21,14 @@ from daemons.streams import (
     to_whoever_is_there,
     while_connected,
 )
-from daemons.tts.encode import CONTENT_TYPES, FORMATS, LENGTH_AHEAD, AudioFormat, Encoder, encoded, stream_encoder
+from daemons.tts.bodies import OPENAI_VOICES, SAMPLE_RATE, STREAM_ID, Config, Figures, SpeechBody, StreamBody
+from daemons.tts.encode import CONTENT_TYPES, LENGTH_AHEAD, AudioFormat, Encoder, encoded, stream_encoder
 from daemons.tts.engine import ENGINES, Phrase
 from daemons.tts.kept import Kept
 from daemons.tts.live import LiveTts
+from daemons.tts.openapi import tts_document
 from daemons.tts.resume import RecentStreams
-from daemons.tts.speech import LONGEST_TEXT_CHARS, Speech, SpeechMetrics, Voice
+from daemons.tts.speech import Speech, SpeechMetrics, Voice
 from daemons.tts.traces import TracedSpeech, Traces
 from daemons.tts.vibevoice import REQUEST_LINE_BYTES, VibeVoiceStream
 from daemons.worker import EngineWorker
@@ -38,58 +38,6 @@ CHUNK_SAMPLES = 4096
 STATS_KEPT = 256
 STATS_KEPT_S = 3600.0
 MAX_MESSAGE_BYTES = 64 * 1024
-STREAM_ID, SAMPLE_RATE = "X-Stream-Id", "X-Sample-Rate"  # headers of audio; the first is what /tts/stats asks for
-# Clients of OpenAI's own service name its voices; here they all mean the one that is loaded.
-OPENAI_VOICES = frozenset(
-    ["alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse"]
-)
-
-Speed = Annotated[float, Field(ge=0.5, le=2.0)]
-
-
-class StreamBody(BaseModel):
-    """POST /tts/stream"""
-
-    model_config = ConfigDict(extra="forbid")
-    text: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT_CHARS)]
-    speaker: str | None = None
-    speed: Speed = 1.0
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-
-
-class SpeechBody(BaseModel):
-    """POST /v1/audio/speech, as OpenAI's clients send it; what is not named here is ignored."""
-
-    input: Annotated[str, Field(min_length=1, max_length=4096)]
-    voice: str | None = None
-    response_format: AudioFormat = "mp3"
-    speed: Speed = 1.0
-    stream: bool = False
-    stream_format: Literal["audio"] = "audio"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-
-    @field_validator("response_format", mode="before")
-    @classmethod
-    def _can_be_made(cls, name: object) -> object:
-        if isinstance(name, str) and name not in FORMATS:
-            raise ValueError(f"{name!r} cannot be made here; {', '.join(FORMATS)} can")
-        return name
-
-
-class Figures(TypedDict):
-    """Of a stream that came to its end; `stages` in ms."""
-
-    samples: int
-    ttfa_ms: float
-    rtf: float
-    stages: dict[str, float]
-
-
-class Config(TypedDict):
-    """What VibeVoice's page asks for first."""
-
-    voices: list[str]
-    default_voice: str
 
 
 class TtsService(EngineWorker):
@@ -121,6 +69,7 @@ class TtsService(EngineWorker):
             web.get("/tts/traces/{id}.wav", self.trace),
             web.get("/stream", to_whoever_is_there(self.vibevoice)),
             web.get("/config", self.config),
+            openapi.route(lambda: tts_document(self._voice.engine.voice)),
             web.post("/v1/audio/speech", to_whoever_is_there(self.speech)),
         ]
 
