@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemons.admission import Claim
-from daemons.registry import AcquireStatus, Registry, connect
+from daemons.errors import Unavailable
+from daemons.registry import AcquireStatus, Member, Registry, connect
 from ops.drill.disconnects.leaving import Left, Plan, go
 from ops.drill.disconnects.party import Party
 from ops.run import StepFailed
 
 MORE_THAN_PLACES = 3  # clients at once, beyond the places for requests without a call
 LOOK_EVERY = 5  # rounds of a worker, at its memory
-RENEW_S = 3.0
+RENEW_S = 1.0
+GRANT_S = 30.0
 
 
 @dataclass
@@ -63,25 +66,41 @@ async def _call(party: Party, redis_url: str) -> AsyncIterator[Mapping[str, str]
     """A call that has a lease on the worker, and the headers of its requests."""
     registry, call = connect(redis_url), f"drill-{party.role}"
     try:
-        granted = await registry.acquire(call, [party.role])
-        if granted.status is not AcquireStatus.GRANTED or granted.fence is None or granted.bundle is None:
-            raise StepFailed(f"the registry gives no lease on the {party.role} worker: {granted.status}")
-        member = granted.bundle[party.role]
-        renewing = asyncio.create_task(_renew(registry, call, granted.fence))
+        fence, member = await _granted(registry, call, party)
+        renewing = asyncio.create_task(_renew(registry, call, fence))
         try:
             yield Claim(call, member.slot, member.fence, member.boot).headers()
         finally:
             renewing.cancel()
             await asyncio.wait([renewing])
-            await registry.release(call, granted.fence)
+            await registry.release(call, fence)
     finally:
         await registry.close()
+
+
+async def _granted(registry: Registry, call: str, party: Party) -> tuple[int, Member]:
+    """(fence, member).
+
+    A worker whose heartbeat was late once, as happens when a busy machine loads its model, has no slots until a monitor
+    finds it well; here is none but this.
+    """
+    role, port = party.role, party.worker.port
+    deadline = time.monotonic() + GRANT_S
+    while True:
+        granted = await registry.acquire(call, [role])
+        if granted.status is AcquireStatus.GRANTED and granted.fence is not None and granted.bundle is not None:
+            return granted.fence, granted.bundle[role]
+        if time.monotonic() > deadline:
+            raise StepFailed(f"the registry gives no lease on the {role} worker: {granted.status}")
+        await registry.probe(f"127.0.0.1:{port}", party.watch.boot, ok=True)
+        await asyncio.sleep(RENEW_S)
 
 
 async def _renew(registry: Registry, call: str, fence: int) -> None:
     while True:
         await asyncio.sleep(RENEW_S)
-        await registry.renew(call, fence)
+        with contextlib.suppress(Unavailable):
+            await registry.renew(call, fence)
 
 
 def dealt(rounds: int, parties: Sequence[Party]) -> Iterator[tuple[Party, list[int]]]:

@@ -40,15 +40,17 @@ class State:
 class Watch:
     """Looks at one worker."""
 
-    def __init__(self, worker: Worker, http: aiohttp.ClientSession, pid: int) -> None:
+    def __init__(self, worker: Worker, http: aiohttp.ClientSession, boot: str, pid: int) -> None:
         self.worker = worker
+        self.boot = boot
         self._http = http
         self._process = psutil.Process(pid)
         self._log_read_bytes = 0
 
     @classmethod
     async def on(cls, worker: Worker, http: aiohttp.ClientSession) -> "Watch":
-        return cls(worker, http, (await worker.health(http))["pid"])
+        health = await worker.health(http)
+        return cls(worker, http, health["boot"], health["pid"])
 
     async def metrics(self) -> Metrics:
         """As the worker wrote them last, which it does each second."""
