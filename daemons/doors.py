@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
 MAX_BODY_BYTES = 32 * 2**20
 MAX_REQUEST_LINE_BYTES = 8190  # where a service asks for no more
-MAX_HEADER_BYTES = 8190  # of one, with its name
+MAX_HEADER_BYTES = 8190  # of one, with or without its name: that differs between aiohttp's versions
 MAX_HEADERS = 128
 
 STATUS: dict[type[CallboxError], tuple[int, str]] = {
@@ -106,10 +106,10 @@ def first_line(error: Exception) -> str:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """What is no HTTP, or too long, is refused before any door sees it: no failure of ours, and worth no traceback."""
+    """What is no HTTP, or too long, is refused outside of any door: no failure of ours, and worth no traceback."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError):
-        record.msg, record.args = f"%s, and was refused: {first_line(error)!r}", (record.getMessage(),)
+    if isinstance(error, HttpProcessingError | web.RequestPayloadError):
+        record.msg, record.args = "%s; it was refused: %r", (record.getMessage(), first_line(error))
         record.exc_info = None
         record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
     return True

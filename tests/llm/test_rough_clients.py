@@ -1,0 +1,15 @@
+import pytest
+
+from tests.rough_client import refuses_a_broken_body, rough_requests, treats_as_told
+from tests.worker_process import WorkerProcess
+
+pytestmark = pytest.mark.integration
+
+
+@rough_requests
+async def test_headers_are_bounded(llm: WorkerProcess, request_: bytes, status: int) -> None:
+    await treats_as_told(llm, request_, status)
+
+
+async def test_a_body_that_cannot_be_unpacked_is_refused_in_words(llm: WorkerProcess) -> None:
+    await refuses_a_broken_body(llm, "/v1/chat/completions", "application/json")
