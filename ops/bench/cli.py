@@ -10,6 +10,7 @@ from daemons import settings
 from ops.bench import golden
 from ops.bench import health as health_bench
 from ops.bench import llm as llm_bench
+from ops.bench import priorities as priorities_bench
 from ops.bench import registry as registry_bench
 from ops.bench import stt as stt_bench
 from ops.bench import tts as tts_bench
@@ -120,4 +121,26 @@ def stt(
     """
     with count_bar("rounds", rounds) as on_round:
         report = asyncio.run(stt_bench.measure(rounds, speech, on_round))
+    report.finish(json_file)
+
+
+@app.command()
+def priorities(
+    rounds: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 20,
+    speech: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="WAV files, and their words in a file `transcription`.")
+    ] = stt_bench.CLIPS,
+    model: Annotated[
+        str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")
+    ] = "",
+    json_file: JsonFile = None,
+) -> None:
+    """A caller's turn, from its commit to its first audio, alone and beside another call, with and without priorities.
+
+    Without: the chat engine's threads stand beside those of speech on the cores, not behind them (CALLBOX_LLM_NICENESS
+    is 0), and what is read ahead of another caller's words is not speculative.
+    """
+    with count_bar("rounds", rounds) as on_round:
+        measuring = priorities_bench.measure(rounds, model or settings.load().llm_model, speech, on_round)
+        report = asyncio.run(measuring)
     report.finish(json_file)

@@ -70,7 +70,7 @@ class Speaker:
             began_s = time.perf_counter()
             writing = asyncio.create_task(self._write(socket, next(self._ids), text, words_per_s))
             heard, parts = Heard(np.zeros(0, np.int16), 0.0, 0.0), []
-            async for message in _replies(socket):
+            async for message in replies(socket):
                 if isinstance(message, wire.TtsSegment):
                     heard.segments.append(message)
                 elif isinstance(message, wire.TtsDone):
@@ -93,13 +93,13 @@ class Speaker:
             await self._write(socket, request, text, 0.0)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(dice.choice([0.0, 0.01, 0.05, 0.2])):
-                    async for message in _replies(socket):
+                    async for message in replies(socket):
                         if isinstance(message, wire.TtsDone):
                             return
             way = dice.choice(["cancel", "close", "abort"])
             if way == "cancel":
                 await socket.send_str(wire.TtsCancel(id=request).model_dump_json())
-                async for message in _replies(socket):
+                async for message in replies(socket):
                     if isinstance(message, wire.TtsDone):
                         return
                 raise StepFailed("a cancelled request has no end")
@@ -125,7 +125,7 @@ class Speaker:
             return rtf
 
 
-async def _replies(
+async def replies(
     socket: aiohttp.ClientWebSocketResponse,
 ) -> AsyncIterator["wire.TtsSegment | wire.TtsDone | wire.StreamError | Samples"]:
     """Raises StepFailed when the stream ends without an end."""
