@@ -9,7 +9,7 @@ from ops.drill.disconnects.watch import Metrics, State
 SETTLE_S = 20.0
 # asyncio's pool for what blocks (min(32, cores + 4)) starts a thread when it is first needed
 MORE_THREADS = 8
-MORE_FILES = 4  # connections to Redis among them
+MORE_FILES = 2
 MORE_TASKS = 1
 # A connection with its tasks and buffers takes 50 KB and more; the allocators' own steps are noise below that.
 GROWTH_LIMIT_KB = 25.0

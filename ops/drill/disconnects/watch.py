@@ -33,7 +33,7 @@ class State:
     connections: int
     tasks: int
     threads: int
-    files: int
+    files: int  # without its own connections to Redis, which are as many as it once needed at once
     memory_bytes: int
 
 
@@ -65,17 +65,17 @@ class Watch:
     async def state(self) -> State:
         health, metrics = await self.worker.health(self._http), await self.metrics()
         with self._process.oneshot():
-            sockets = self._process.net_connections("tcp")
-            port = self.worker.port
+            sockets = [one for one in self._process.net_connections("tcp") if one.status != psutil.CONN_LISTEN]
+            connections = sum(one.laddr.port == self.worker.port for one in sockets)
             return State(
                 in_flight=health["in_flight"],
                 direct_places=int(metrics["callbox_requests_open", ("direct",)]),
                 call_places=int(metrics["callbox_requests_open", ("call",)]),
                 leases=health["leases"],
-                connections=sum(one.laddr.port == port and one.status != psutil.CONN_LISTEN for one in sockets),
+                connections=connections,
                 tasks=int(metrics["callbox_tasks", ()]),
                 threads=self._process.num_threads(),
-                files=self._process.num_fds(),
+                files=self._process.num_fds() - (len(sockets) - connections),
                 memory_bytes=self.memory_bytes(),
             )
 
