@@ -26,7 +26,9 @@ LOG_LINES = 5
 class Worker:
     """Ready for requests while inside the context; ends with the thread that started it, also when that is killed."""
 
-    def __init__(self, role: str, redis_url: str, folder: Path, module: Sequence[str] = (), **settings: object) -> None:
+    def __init__(
+        self, role: str, redis_url: str, folder: Path, module: Sequence[str] = (), /, **settings: object
+    ) -> None:
         """`module` and its arguments run instead of the daemon of that role."""
         self.role = role
         self.port = free_pair()
