@@ -8,6 +8,7 @@ from daemons.errors import ConfigurationError
 from daemons.settings import Settings
 
 HUB = "hf:"
+NO_MODEL = "none"  # in place of a name, where the box does without
 _PLACE = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w.-]+(?:/[\w.-]+)*))?", re.ASCII)
 
 

@@ -108,10 +108,15 @@ class Settings(BaseSettings):
     piper_bin: Path | None = Field(None, description="the program piper; cache_dir/piper/bin/piper when not given")
     tts_threads: Annotated[int, Field(ge=1)] = 1
     vad_model: str = "silero-v6"
+    turn_model: str = Field("smart-turn-v3.2", description="hears whether a turn is over; none: the words alone decide")
 
     # The call
     persona: Path = ROOT / "etc/persona.toml"
     endpoint_ms: Annotated[int, Field(ge=100, le=3000)] = Field(480, description="silence that ends a turn")
+    endpoint_min_ms: Annotated[int, Field(ge=100, le=3000)] = Field(
+        200, description="silence that ends a turn whose words and voice sound finished"
+    )
+    endpoint_max_ms: Annotated[int, Field(ge=100, le=5000)] = Field(1500, description="and one that sounds unfinished")
     call_max_s: Seconds = 1800
     idle_s: Seconds = Field(120, description="nobody speaks for so long: the call ends")
     absent_s: Seconds = Field(20, description="how long a caller's network may be gone")
@@ -164,6 +169,12 @@ class Settings(BaseSettings):
                 other = PREFIX + taken[port].upper()
                 raise ValueError(f"{PREFIX}{name.upper()} takes port {port}, which {other} (or its health) takes too")
             taken[port] = name
+        return self
+
+    @model_validator(mode="after")
+    def _waits_are_in_order(self) -> Self:
+        if self.endpoint_min_ms > self.endpoint_max_ms:
+            raise ValueError(f"{PREFIX}ENDPOINT_MIN_MS is longer than {PREFIX}ENDPOINT_MAX_MS")
         return self
 
     def ports(self) -> Iterator[tuple[str, int]]:

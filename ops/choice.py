@@ -23,7 +23,7 @@ class Choice:
     @property
     def programs(self) -> str:
         """Those that run it, as `callbox restart` takes them."""
-        return "stt agent" if self.role == "vad" else self.role
+        return {"vad": "stt agent", "turn": "agent"}.get(self.role, self.role)
 
     @property
     def way_back(self) -> str:

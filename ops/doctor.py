@@ -180,7 +180,7 @@ def _models(settings: Settings, checksums: bool) -> Iterator[Finding]:
             yield Finding(f"model {name}", "wrong", f"wrong checksum: {', '.join(file.name for file in bad)}", mend)
         else:
             yield Finding(f"model {name}", "ok", f"{model.size_bytes / 1e6:.0f} MB, {model.licence}")
-    for setting in ("vad_model", "stt_model", "llm_model"):
+    for setting in ("vad_model", "turn_model", "stt_model", "llm_model"):
         chosen = getattr(settings, setting)
         if is_path(chosen) and not Path(chosen).expanduser().exists():
             yield Finding(f"model {chosen}", "wrong", "no such path", f"correct {PREFIX}{setting.upper()}")

@@ -112,11 +112,30 @@ def fetch_wheel(requirement: str, folder: Path, on_bytes: OnBytes) -> Path:
     The wheels are wanted for their data, so the platform is the one that they are built for, whatever this machine is.
     Raises Unavailable with pip's own last words.
     """
+    platform = ("--only-binary", ":all:", "--platform", "manylinux_2_34_x86_64")
+    _pip_download(requirement, folder, on_bytes, *platform, requirement)
+    return next(folder.glob("*.whl"))
+
+
+def fetch_source(requirement: str, sha256: str, folder: Path, on_bytes: OnBytes) -> Path:
+    """The same for the source of `NAME==VERSION`, a .tar.gz of that checksum; what tests need lies there only.
+
+    pip asks the package's own build backend what it is, so it must see the checksum first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pinned = folder / "requirement.txt"
+    pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="ascii")
+    name = requirement.partition("==")[0]
+    _pip_download(requirement, folder, on_bytes, "--no-binary", name, "--require-hashes", "--requirement", str(pinned))
+    return next(folder.glob("*.tar.gz"))
+
+
+def _pip_download(what: str, folder: Path, on_bytes: OnBytes, *wanted: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     command = (
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"),
-        *("--progress-bar", "raw", "--timeout", "30", "--retries", "3"),
-        *("--only-binary", ":all:", "--platform", "manylinux_2_34_x86_64", "--dest", str(folder), requirement),
+        *("--progress-bar", "raw", "--timeout", "30", "--retries", "3", "--dest", str(folder)),
+        *wanted,
     )
     words: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
@@ -129,8 +148,7 @@ def fetch_wheel(requirement: str, folder: Path, on_bytes: OnBytes) -> Path:
                     words.append(line.strip())
     if pip.returncode:
         errors = [word for word in words if word.startswith("ERROR")] or words[-1:]
-        raise Unavailable(f"{requirement}: {' '.join(errors)[:300]}")
-    return next(folder.glob("*.whl"))
+        raise Unavailable(f"{what}: {' '.join(errors)[:300]}")
 
 
 def extract(wheel: Path, member: str, target: Path) -> None:

@@ -12,6 +12,7 @@ from daemons.errors import ConfigurationError
 GGUF_MAGIC = b"GGUF"
 MOONSHINE = ("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin")
 SILERO = "silero_vad.onnx"
+SMART_TURN = "smart-turn-v3.2-cpu.onnx"
 FAVOURITE = "Q4_K_M"  # of a repository with one model in many sizes: what llama.cpp itself takes by default
 SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 TRANSFORMERS = re.compile(r"[^/]+\.(json|safetensors|txt|model|jinja|tiktoken)")  # weights, tokenizer, templates
@@ -34,6 +35,8 @@ def fit_of(what: str, names: Iterable[str]) -> Fit:
         return Fit("stt", ("moonshine",), MOONSHINE)
     if SILERO in there:
         return Fit("vad", (), (SILERO,))
+    if SMART_TURN in there:
+        return Fit("turn", (), (SMART_TURN,))
     if voice := [name for name in there if name.endswith(".onnx") and f"{name}.json" in there]:
         if len(voice) > 1:
             raise ConfigurationError(f"{what} holds {len(voice)} voices; a folder with one is wanted")
@@ -44,7 +47,7 @@ def fit_of(what: str, names: Iterable[str]) -> Fit:
         return Fit("llm", ("transformers",), tuple(name for name in there if TRANSFORMERS.fullmatch(name)))
     raise ConfigurationError(
         f"{what} holds nothing that an engine here runs: a .gguf (chat, llamacpp), config.json and .safetensors (chat, "
-        f"transformers), a voice of piper, {', '.join(MOONSHINE)} (speech, moonshine) or {SILERO}"
+        f"transformers), a voice of piper, {', '.join(MOONSHINE)} (speech, moonshine), {SILERO} or {SMART_TURN}"
     )
 
 

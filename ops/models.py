@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from daemons.errors import ConfigurationError, Unavailable
-from daemons.models import HUB, HubPlace, is_on_hub, is_path, model_folder
+from daemons.models import HUB, NO_MODEL, HubPlace, is_on_hub, is_path, model_folder
 from daemons.settings import ROOT, Settings
 from ops import fit, hub
 from ops.download import CHUNK_BYTES, Refused, extract, fetch, fetch_wheel, git_blob_of, settle, sha256_of
@@ -82,6 +82,7 @@ def needed(settings: Settings) -> list[str]:
     """The models that the settings name and that Callbox fetches; paths are the operator's own affair."""
     chosen = [
         (settings.vad_model, True),
+        (settings.turn_model, settings.turn_model != NO_MODEL),
         (settings.stt_model, settings.stt_engine != "omni"),
         (settings.llm_model, settings.llm_engine != "openai"),
         (settings.tts_model, settings.tts_engine == "piper"),

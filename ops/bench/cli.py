@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from daemons import settings
-from ops.bench import golden
+from ops.bench import endpointing as endpointing_bench
+from ops.bench import golden, pauses
 from ops.bench import health as health_bench
 from ops.bench import llm as llm_bench
 from ops.bench import priorities as priorities_bench
@@ -121,6 +122,20 @@ def stt(
     """
     with count_bar("rounds", rounds) as on_round:
         report = asyncio.run(stt_bench.measure(rounds, speech, on_round))
+    report.finish(json_file)
+
+
+@app.command()
+def endpointing(json_file: JsonFile = None) -> None:
+    """How much silence ends a turn: fixed waits beside what the words and the voice say, on recorded speech.
+
+    Whom each cuts off in the middle of a sentence, and how long it waits when a turn is over. The recordings (30 to
+    170 s each) come out of packages' test data, 130 MB the first time, and stay in the user's cache.
+    """
+    box = settings.load()
+    spoken = pauses.recordings(box.cache_dir)
+    with count_bar("recordings", len(spoken)) as on_recording:
+        report = endpointing_bench.measure(box, spoken, on_recording)
     report.finish(json_file)
 
 

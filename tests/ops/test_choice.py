@@ -42,7 +42,7 @@ def test_a_file_of_one_s_own(settings: Settings, tmp_path: Path, monkeypatch: py
     choice.keep(settings, chosen)
     now = settings_module.load()
     assert now.llm_model == str(tmp_path / "mine.gguf")
-    assert models.needed(now) == ["silero-v6", "moonshine-tiny-en"]
+    assert models.needed(now) == ["silero-v6", "smart-turn-v3.2", "moonshine-tiny-en"]
     assert choice.choose(now, "./mine.gguf").changes == {}
     assert chosen.way_back == "CALLBOX_LLM_MODEL=qwen2.5-coder-0.5b callbox up"
 
@@ -150,4 +150,4 @@ def test_a_stronger_setting_is_not_overruled_in_silence(
 
 
 def test_an_engine_elsewhere_needs_no_model_here(make_settings: MakeSettings) -> None:
-    assert models.needed(make_settings(llm_engine="openai", stt_engine="omni")) == ["silero-v6"]
+    assert models.needed(make_settings(llm_engine="openai", stt_engine="omni")) == ["silero-v6", "smart-turn-v3.2"]

@@ -50,7 +50,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_catalogue_is_sound() -> None:
     catalogue = models.catalogue()
-    assert models.needed(Settings()) == ["silero-v6", "moonshine-tiny-en", "qwen2.5-coder-0.5b"]
+    assert models.needed(Settings()) == ["silero-v6", "smart-turn-v3.2", "moonshine-tiny-en", "qwen2.5-coder-0.5b"]
+    assert "smart-turn-v3.2" not in models.needed(Settings(turn_model="none"))
     assert set(models.needed(Settings())) <= set(catalogue)
     for each in catalogue.values():
         for file in each.files:
