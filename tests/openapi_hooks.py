@@ -9,6 +9,7 @@ from typing import Any
 import schemathesis
 from hypothesis import strategies as st
 from schemathesis import Case, HookContext, Response
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.transport.serialization import Binary
 
 from daemons import wire
@@ -32,7 +33,7 @@ schemathesis.openapi.format("binary", st.sampled_from([_speech, _speech[:1000], 
 
 @schemathesis.hook
 def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
-    if _is_valid(case) and wire.CALL_ID in (parameter.name for parameter in case.operation.headers):
+    if wire.CALL_ID in (parameter.name for parameter in case.operation.headers):
         _lease(case)
     if case.operation.path == "/tts/stats/{id}" and _is_valid(case) and next(_asked) % 2 and _streams:
         case.path_parameters["id"] = _streams[-1]
@@ -57,12 +58,14 @@ def _is_valid(case: Case[Any]) -> bool:
 
 def _lease(case: Case[Any]) -> None:
     """Chance makes parts of a lease, and with these nothing else is looked at: so some get a whole one, some none."""
-    match next(_asked) % 4:
-        case 0:
-            case.headers.update(LEASE)
-        case 1:
-            for name in LEASE:
-                case.headers.pop(name, None)
+    if case.meta is None or case.meta.is_negative_at(ParameterLocation.HEADER):
+        return
+    turn = next(_asked) % 4 if _is_valid(case) else None
+    if turn == 0:
+        case.headers.update(LEASE)
+    elif turn in (1, None):
+        for name in LEASE:
+            case.headers.pop(name, None)
 
 
 def _write_little(body: dict[str, Any]) -> None:

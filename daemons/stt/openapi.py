@@ -79,7 +79,7 @@ def _transcriptions(languages: Sequence[str]) -> Json:
 
 def _form(languages: Sequence[str]) -> Json:
     file = f"{TAKEN}; at most {LONGEST_FILE_BYTES} bytes and {LONGEST_FILE_S} s."
-    language = whole(f"({'|'.join(languages) or LANGUAGE_CODE})({REGION})?")
+    language = whole(f"(({'|'.join(languages) or LANGUAGE_CODE})({REGION})?)?")  # empty as if it were not there
     return {
         "type": "object",
         "required": ["file"],

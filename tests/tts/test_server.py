@@ -250,6 +250,9 @@ async def test_pcm_and_a_streamed_wav_hold_the_same_samples(session: aiohttp.Cli
         ("/v1/audio/speech", {"input": "x" * 4097}, "4096"),
         ("/v1/audio/speech", {}, "input"),
         ("/v1/audio/speech", [], "body"),
+        ("/v1/audio/speech", {"input": "a", "speed": "1"}, "speed"),
+        ("/v1/audio/speech", {"input": "a", "seed": True}, "seed"),
+        ("/v1/audio/speech", {"input": "a", "stream": "true"}, "stream"),
     ],
 )
 async def test_a_bad_body_is_refused_in_a_sentence(
