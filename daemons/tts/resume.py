@@ -58,6 +58,11 @@ class RecentStreams:
         self._streams: Kept[RecentStream] = Kept(count=count, age_s=age_s)
         self._sounds: Kept[Sounds] = Kept(count=count, age_s=age_s, total_bytes=total_bytes)
 
+    @property
+    def bytes(self) -> int:
+        """Of the audio that is kept."""
+        return self._sounds.bytes
+
     def begin(self, asked: Mapping[str, str]) -> RecentStream:
         stream = RecentStream(secrets.token_hex(16), asked)
         self._streams.keep(stream.id, stream)

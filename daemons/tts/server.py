@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from aiohttp import web
+from prometheus_client import Gauge
 
 from daemons import openapi
 from daemons.audio import TTS_RATE_HZ, Samples
@@ -49,6 +50,8 @@ class TtsService(EngineWorker):
         self._stats: Kept[Figures] = Kept(count=STATS_KEPT, age_s=STATS_KEPT_S)
         self._traces = Traces()
         self._recent = RecentStreams()
+        kept = Gauge("callbox_tts_kept_bytes", "Audio kept for streams that may go on", registry=runtime.metrics)
+        kept.set_function(lambda: self._recent.bytes)
         self._name = f"{settings.tts_engine}/{self._voice.engine.voice}"
 
     async def load(self) -> str:
