@@ -75,6 +75,7 @@ def test_a_run_on_recorded_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert rows["480 ms of silence"]["inside"] == [1, 1]
     assert rows[CHOSEN]["inside"] == [0, 1]
     assert rows[CHOSEN]["wait_ms"]["median"] < 480
+    assert {one["kind"]: one["text"].split()[0] for one in data["heard"]} == {"inside": "And", "end": "And"}
     assert data["samples"]["CPU of the turn model"]["n"] == 4
     assert [bound["held"] for bound in data["bounds"]] == [True, True]
     assert result.exit_code == 0
