@@ -80,6 +80,7 @@ class LlmService(EngineWorker):
 
     async def load(self) -> str:
         await self._engine.load()
+        self._document = llm_document(self._engine.takes)
         self.keep_checking(self._engine.check)
         return self._engine.model
 
@@ -87,7 +88,7 @@ class LlmService(EngineWorker):
         return [
             web.post("/v1/chat/completions", to_whoever_is_there(self.chat)),
             web.get("/v1/models", self.models),
-            openapi.route(lambda: llm_document(self._engine.takes)),
+            openapi.route(lambda: self._document),
         ]
 
     async def close(self) -> None:

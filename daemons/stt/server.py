@@ -62,6 +62,7 @@ class SttService(EngineWorker):
         vad = await self.lane.run(lambda _: SileroVad(self._vad_model))
         self._transcriber = Transcriber(self._engine, vad, self.lane)
         await self._engine.load()
+        self._document = stt_document(self._engine.languages)
         self.keep_checking(self._engine.check)
         return self._engine.model
 
@@ -70,7 +71,7 @@ class SttService(EngineWorker):
             web.get("/stt/live", to_whoever_is_there(self.live)),
             web.post("/v1/audio/transcriptions", to_whoever_is_there(self.transcriptions)),
             web.get("/v1/models", self.models),
-            openapi.route(lambda: stt_document(self._engine.languages)),
+            openapi.route(lambda: self._document),
         ]
 
     async def close(self) -> None:

@@ -58,6 +58,7 @@ class TtsService(EngineWorker):
         engine = self._voice.engine
         await self.lane.run(lambda _: engine.load())
         await self.lane.run(lambda _: list(engine.synthesize(Phrase(WARM_UP_TEXT), seed=0, speed=1.0)))
+        self._document = tts_document(engine.voice)
         return self._name
 
     async def close(self) -> None:
@@ -72,7 +73,7 @@ class TtsService(EngineWorker):
             web.get("/tts/traces/{id}.wav", self.trace),
             web.get("/stream", to_whoever_is_there(self.vibevoice)),
             web.get("/config", self.config),
-            openapi.route(lambda: tts_document(self._voice.engine.voice)),
+            openapi.route(lambda: self._document),
             web.post("/v1/audio/speech", to_whoever_is_there(self.speech)),
         ]
 
