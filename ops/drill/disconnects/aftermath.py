@@ -13,7 +13,7 @@ MORE_FILES = 2
 MORE_TASKS = 1
 # A connection with its tasks and buffers takes 50 KB and more; the allocators' own steps are noise below that.
 GROWTH_LIMIT_KB = 25.0
-ROUNDS_THAT_TELL = 100  # of one worker
+ROUNDS_THAT_TELL = 200  # of one worker
 
 _MAY_END = {"finished", "cancelled", "client_gone"}
 

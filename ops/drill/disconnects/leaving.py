@@ -12,7 +12,7 @@ from ops.drill.disconnects.asking import sentence_of
 from ops.drill.disconnects.client import Client, Manner, frames_of, head_of
 from ops.drill.disconnects.doors import Broken, Door, Post
 
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0  # a busy machine's model answers the requests of one call one after the other
 LONGEST_DELAY_S = 0.3
 MOST_CHUNKS = 12
 SILENCE_S = (0.2, 1.5)

@@ -15,7 +15,7 @@ from ops.drill.disconnects.party import Party
 from ops.run import StepFailed
 
 MORE_THAN_PLACES = 3  # clients at once, beyond the places for requests without a call
-LOOK_EVERY = 5  # rounds of a worker, at its memory
+LOOK_EVERY = 25  # rounds of a worker, at its memory; then all clients have gone
 RENEW_S = 1.0
 GRANT_S = 30.0
 
@@ -47,18 +47,17 @@ async def _all(
     gone: Gone,
     on_round: Callable[[], None],
 ) -> None:
-    plans = (Plan.draw(seed, number, party.doors) for number in numbers)
-
-    async def one_after_the_other() -> None:
+    async def one_after_the_other(plans: Iterator[Plan]) -> None:
         for plan in plans:
             gone.lefts.append(await go(plan, party.worker.port, headers if plan.of_call else {}))
-            if len(gone.lefts) % LOOK_EVERY == 0:
-                gone.memory_bytes.append((len(gone.lefts), party.watch.memory_bytes()))
             on_round()
 
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(crew):
-            tasks.create_task(one_after_the_other())
+    for at in range(0, len(numbers), LOOK_EVERY):
+        plans = (Plan.draw(seed, number, party.doors) for number in numbers[at : at + LOOK_EVERY])
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(crew):
+                tasks.create_task(one_after_the_other(plans))
+        gone.memory_bytes.append((len(gone.lefts), await party.watch.memory_at_rest_bytes()))
 
 
 @contextlib.asynccontextmanager

@@ -21,7 +21,7 @@ from ops.drill.disconnects.doors import Broken
 from ops.drill.disconnects.party import Party, busy_of, doors_of, parties
 from ops.drill.disconnects.rounds import Gone, dealt, rounds_at
 from ops.drill.disconnects.stops import stop_times_ms
-from ops.drill.disconnects.watch import State
+from ops.drill.disconnects.watch import FRESH_S, State
 from ops.drill.disconnects.wrong import Rule, Wrong
 from ops.redis_server import RedisServer
 from ops.run import StepFailed
@@ -30,7 +30,6 @@ from ops.worker import Worker
 ROLES: tuple[Role, ...] = ("tts", "llm", "stt")
 PLACES = 3  # of each worker, for requests without a call
 CROWDS = 3  # at each door
-FRESH_S = 1.5  # by then a worker has written its metrics again
 ENGINE_STOPS = "callbox_cancel_to_stop_seconds"
 
 

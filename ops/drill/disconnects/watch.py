@@ -16,6 +16,7 @@ from ops.worker import Worker
 POLL_S = 0.005
 QUIET_S = 0.2  # without progress: it has stopped
 LOOK_S = 0.25
+FRESH_S = 1.5  # by then a worker has written its metrics again
 _BAD_LINE = re.compile(r"^\S+ \S+ (ERROR|CRITICAL) |^Traceback |^Exception ignored ")
 
 Metrics = dict[tuple[str, tuple[str, ...]], float]
@@ -82,6 +83,13 @@ class Watch:
     def memory_bytes(self) -> int:
         resident: int = self._process.memory_info().rss
         return resident
+
+    async def memory_at_rest_bytes(self) -> int:
+        """What it has when nobody is there, without audio that it keeps for streams that were cut off, on purpose."""
+        await self.worker.until_idle(self._http)
+        await asyncio.sleep(FRESH_S)
+        kept_bytes = (await self.metrics()).get(("callbox_tts_kept_bytes", ()), 0)
+        return self.memory_bytes() - int(kept_bytes)
 
     async def until(self, fits: Callable[[State], bool], limit_s: float) -> State:
         """The first state that fits, or the last one within the limit."""
