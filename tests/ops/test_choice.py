@@ -151,3 +151,10 @@ def test_a_stronger_setting_is_not_overruled_in_silence(
 
 def test_an_engine_elsewhere_needs_no_model_here(make_settings: MakeSettings) -> None:
     assert models.needed(make_settings(llm_engine="openai", stt_engine="omni")) == ["silero-v6", "smart-turn-v3.2"]
+
+
+def test_a_turn_model_of_one_s_own(settings: Settings, tmp_path: Path) -> None:
+    folder = write(tmp_path / "turn", **{fit.SMART_TURN: b"finer tuned"})
+    chosen = choice.choose(settings, str(folder))
+    assert (chosen.role, chosen.programs) == ("turn", "agent")
+    assert chosen.changes == {"CALLBOX_TURN_MODEL": ("smart-turn-v3.2", str(folder))}
