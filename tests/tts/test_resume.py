@@ -57,6 +57,7 @@ def test_a_stream_is_said_from_memory_and_sounds_the_same(hibari: TtsEngine) -> 
     first = say(recent, stream.id, engine)
     assert np.array_equal(say(recent, stream.id, engine), first)
     assert engine.asked == [*WORDS]
+    assert recent.bytes == first.nbytes
 
 
 @pytest.mark.integration
