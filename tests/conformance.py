@@ -24,18 +24,21 @@ CHECKS = (
     "unsupported_method",
     "allow_header_conformance",
 )
-EXAMPLES = 12  # of each operation, beside those at the bounds of each of its parameters
 TIMEOUT_S = 100.0
 
-Statuses = dict[str, set[int]]  # by operation, as in "POST /v1/audio/speech"
+# By operation, as in "POST /v1/audio/speech": the statuses, and in place of 200 its media types
+Answers = dict[str, set[int | str]]
 
 
-async def asked(worker: WorkerProcess, folder: Path) -> Statuses:
-    """What the worker answered to each operation; each run asks the same. Fails with what schemathesis has to say."""
+async def asked(worker: WorkerProcess, folder: Path, *, examples: int) -> Answers:
+    """What the worker answered to each operation; each run asks the same. Fails with what schemathesis has to say.
+
+    `examples` of each operation, beside those at the bounds of each of its parameters.
+    """
     report = folder / "asked.ndjson"
     run = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "run", worker.url + openapi.PATH, "--no-color"),
-        *("--phases", "coverage,fuzzing", "--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES)),
+        *("--phases", "coverage,fuzzing", "--checks", ",".join(CHECKS), "--max-examples", str(examples)),
         *("--generation-deterministic", "--no-shrink", "--continue-on-failure", "--request-timeout", "30"),
         *("--report", "ndjson", "--report-ndjson-path", str(report)),
         cwd=folder,
@@ -51,14 +54,16 @@ async def asked(worker: WorkerProcess, folder: Path) -> Statuses:
             await run.wait()
     assert run.returncode == 0, said.decode()
     assert "Traceback" not in (log := worker.log.read_text()), log
-    return _statuses(report)
+    return _answers(report)
 
 
-def _statuses(report: Path) -> Statuses:
-    statuses: Statuses = defaultdict(set)
+def _answers(report: Path) -> Answers:
+    answers: Answers = defaultdict(set)
     with report.open(encoding="utf-8") as lines:
         for line in lines:
             recorder = json.loads(line).get("ScenarioFinished", {}).get("recorder", {})
             for interaction in recorder.get("interactions", {}).values():
-                statuses[recorder["label"]].add(interaction["response"]["status_code"])
-    return statuses
+                response = interaction["response"]
+                status, media = response["status_code"], response["headers"]["content-type"][0].partition(";")[0]
+                answers[recorder["label"]].add(media if status == 200 else status)
+    return answers

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from aiohttp import web
+from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from daemons.doors import ErrorBody, error_body
@@ -12,6 +13,7 @@ from daemons.stt.form import Format
 from daemons.stt.speech import Piece
 
 
+@with_config(ConfigDict(extra="forbid"))  # or a verbose one that lacks something would be one of these
 class Transcription(TypedDict):
     text: str
 
