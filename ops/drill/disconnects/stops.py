@@ -1,7 +1,6 @@
 """How soon a worker stops when its client goes away in the middle of its work."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from random import Random
 
@@ -45,6 +44,7 @@ async def _stop_time_ms(
     watch: Watch, http: aiohttp.ClientSession, door: Door, manner: Manner, wait_s: float
 ) -> float | None:
     client, port = Client(), watch.worker.port
+    reading: asyncio.Task[None] | None = None
     try:
         await client.connect(port)
         await client.send(head_of(door, port, {}))
@@ -57,15 +57,14 @@ async def _stop_time_ms(
         await watch.worker.until_busy(http)
         await asyncio.sleep(wait_s)
 
-        async def leave() -> None:
+        async def leave(reading: asyncio.Task[None] = reading) -> None:
             reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
-                await reading
+            await asyncio.gather(reading, return_exceptions=True)
             await client.leave(manner)
 
-        took_ms = await watch.stopped_after_ms(leave, STOP_S)
-        if took_ms is None:
-            await leave()
-        return took_ms
+        return await watch.stopped_after_ms(leave, STOP_S)
     finally:
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
         client.gone()
