@@ -4,7 +4,6 @@ It looks again at what is changed here: a request that is not out of bounds any 
 """
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import schemathesis
@@ -32,9 +31,7 @@ _streams: list[str] = []
 _speech = wav_bytes(Pcm(to_int16(librivox()[0][0][: 2 * STT_RATE_HZ]), STT_RATE_HZ))
 
 _streamed = itertools.cycle([{}, {"stream": True}])
-_forms: Iterator[dict[str, str]] = itertools.cycle(
-    [*({"response_format": name} for name in form.FORMATS), {"stream": "true"}]
-)
+_forms = itertools.cycle([{"stream": "true"}, *[{"response_format": str(name)} for name in form.FORMATS]])
 _encoded = itertools.cycle([{"response_format": name} for name in FORMATS])
 schemathesis.openapi.format("binary", st.sampled_from([_speech, _speech[:1000], b"RIFF"]).map(Binary))
 
