@@ -113,7 +113,7 @@ class RememberingEngine:
         if parts is None:
             parts = ()
             for part in self._engine.synthesize(phrase, seed=seed, speed=speed):
-                parts += (part,)
+                parts += (part.copy(),)  # it may be a view, and would keep all of its sentence
                 yield part
             self.sounds[phrase] = parts  # only what was said to its end
         else:

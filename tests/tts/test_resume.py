@@ -61,6 +61,13 @@ def test_a_stream_is_said_from_memory_and_sounds_the_same(hibari: TtsEngine) -> 
 
 
 @pytest.mark.integration
+def test_no_more_is_kept_than_what_was_said(hibari: TtsEngine) -> None:
+    remembering = RecentStreams().engine(RecentStreams().begin({}), hibari)
+    list(remembering.synthesize(Phrase("One", after="two three four five six."), seed=0, speed=1.0))
+    assert [part.base for parts in remembering.sounds.values() for part in parts] == [None]
+
+
+@pytest.mark.integration
 def test_another_stream_does_not_share_the_memory(hibari: TtsEngine) -> None:
     engine, recent = Counting(hibari), RecentStreams()
     for stream in (recent.begin({}), recent.begin({})):
