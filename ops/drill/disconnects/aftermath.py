@@ -1,5 +1,6 @@
 """What clients that went away may leave at a worker, which is nothing, and what its metrics must say of them."""
 
+import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -34,10 +35,14 @@ def left_over(before: State, now: State) -> Iterator[str]:
 
 
 def growth_kb(memory_bytes: Sequence[tuple[int, int]]) -> float:
-    """A round, by least squares over the second half of `memory_bytes`: (rounds so far, bytes)."""
+    """A round, over the second half of `memory_bytes`: (rounds so far, bytes).
+
+    The median of the slopes between any two looks (Theil-Sen): an arena that grows once, for the most work at once so
+    far, is no slope, and what each client leaves is.
+    """
     half = memory_bytes[len(memory_bytes) // 2 :]
-    rounds, size = zip(*half, strict=True)
-    return statistics.linear_regression(rounds, size).slope / 1024
+    slopes = ((more - less) / (later - sooner) for (sooner, less), (later, more) in itertools.combinations(half, 2))
+    return statistics.median(slopes) / 1024
 
 
 def contradictions(role: str, lefts: Sequence[Left], before: Metrics, after: Metrics) -> Iterator[str]:

@@ -33,6 +33,8 @@ def test_a_worker_that_is_as_before_has_settled() -> None:
 def test_growth_is_that_of_the_second_half() -> None:
     flat_then = [(n, 10**8 + 10**6 * n) for n in range(0, 50, 5)] + [(n, 15 * 10**7) for n in range(50, 100, 5)]
     assert growth_kb(flat_then) == pytest.approx(0)
+    one_step = [(n, 10**8 + 10**7 * (n > 80)) for n in range(0, 100, 5)]
+    assert growth_kb(one_step) == pytest.approx(0)
     assert growth_kb([(n, 10**8 + 1024 * 30 * n) for n in range(0, 100, 5)]) == pytest.approx(30)
 
 
