@@ -112,13 +112,11 @@ class Settings(BaseSettings):
 
     # The call
     persona: Path = ROOT / "etc/persona.toml"
-    endpoint_ms: Annotated[int, Field(ge=100, le=3000)] = Field(480, description="silence that ends a turn")
-    endpoint_min_ms: Annotated[int, Field(ge=100, le=3000)] = Field(
-        200, description="silence that ends a turn whose words and voice sound finished"
-    )
-    endpoint_max_ms: Annotated[int, Field(ge=100, le=5000)] = Field(1500, description="and one that sounds unfinished")
     call_max_s: Seconds = 1800
     idle_s: Seconds = Field(120, description="nobody speaks for so long: the call ends")
+    replace_s: Seconds = Field(  # one that hangs is restarted after 20 to 25 s
+        35, description="how long a call waits for another worker in the place of one that is gone"
+    )
     absent_s: Seconds = Field(20, description="how long a caller's network may be gone")
 
     @property
@@ -169,12 +167,6 @@ class Settings(BaseSettings):
                 other = PREFIX + taken[port].upper()
                 raise ValueError(f"{PREFIX}{name.upper()} takes port {port}, which {other} (or its health) takes too")
             taken[port] = name
-        return self
-
-    @model_validator(mode="after")
-    def _waits_are_in_order(self) -> Self:
-        if self.endpoint_min_ms > self.endpoint_max_ms:
-            raise ValueError(f"{PREFIX}ENDPOINT_MIN_MS is longer than {PREFIX}ENDPOINT_MAX_MS")
         return self
 
     def ports(self) -> Iterator[tuple[str, int]]:

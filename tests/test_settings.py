@@ -171,12 +171,6 @@ def test_two_programs_on_one_port_are_found_before_they_start(
     assert said in complaint()
 
 
-def test_the_shortest_wait_is_not_longer_than_the_longest(var_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CALLBOX_ENDPOINT_MIN_MS", "900")
-    monkeypatch.setenv("CALLBOX_ENDPOINT_MAX_MS", "800")
-    assert "CALLBOX_ENDPOINT_MIN_MS is longer than CALLBOX_ENDPOINT_MAX_MS" in complaint()
-
-
 def test_a_file_that_cannot_be_read_is_told(var_dir: Path) -> None:
     (var_dir / "callbox.env").write_bytes(b"CALLBOX_TTS_VOICE=\xff\xfe\n")
     assert complaint().startswith("settings cannot be read:")

@@ -26,10 +26,9 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 2.0
 SEND_TIMEOUT_S = 2.0
-ANSWER_TIMEOUT_S = 15.0
+ANSWER_TIMEOUT_S = 8.0
 SPEECH_TIMEOUT_S = 2 * ANSWER_TIMEOUT_S  # the text may take ANSWER_TIMEOUT_S itself
 SWAP_EVERY_S = 0.5
-SWAP_FOR_S = 8.0
 MAX_MESSAGE_BYTES = 4 * 2**20
 
 Answer = TypeVar("Answer")
@@ -42,18 +41,23 @@ _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError, struct.error, Val
 _NOT_BETTER_ELSEWHERE = frozenset({400, 401, 403, 404, 413, 422})
 
 
+class NobodyServes(Unavailable):
+    """No worker could be had for a role, for as long as a call waits for one."""
+
+
 class Peers:
     """The members of one call's bundle, and the way to replace one."""
 
-    def __init__(self, session: aiohttp.ClientSession, holder: Holder) -> None:
+    def __init__(self, session: aiohttp.ClientSession, holder: Holder, replace_s: float) -> None:
         self._session = session
         self._holder = holder
+        self._replace_s = replace_s
         self._call = holder.call
         self._sockets: dict[str, aiohttp.ClientWebSocketResponse] = {}
         self._request_id = 0
 
     async def transcribe(self, samples: Samples) -> wire.SttFinal:
-        """The text of one utterance, int16 [n] at 16 kHz."""
+        """The text of one utterance, int16 [n] at 16 kHz. Who is cancelled here stops the worker's work on it."""
 
         async def ask() -> wire.SttFinal:
             socket = await self._socket("stt", "/stt/live")
@@ -61,18 +65,33 @@ class Peers:
             await socket.send_str(wire.SttStart(utterance=request).model_dump_json())
             await socket.send_bytes(samples.tobytes())
             await socket.send_str(wire.SttCommit(id=request).model_dump_json())
-            while True:
-                reply = wire.stt_reply.validate_json(await _receive(socket, ANSWER_TIMEOUT_S))
-                if isinstance(reply, wire.StreamError):
-                    raise Unavailable(f"stt: {reply.message}")
-                if isinstance(reply, wire.SttFinal) and reply.id == request:
-                    return reply
+            try:
+                return await self._final(socket, request)
+            except asyncio.CancelledError:
+                with contextlib.suppress(*_BROKEN):
+                    async with asyncio.timeout(SEND_TIMEOUT_S):
+                        await socket.send_str(wire.SttCancel().model_dump_json())
+                raise
 
         return await self._with_replacement("stt", ask)
 
-    async def chat(self, body: dict[str, Any]) -> AsyncGenerator[str, None]:
-        """The reply's text, piece by piece. Asked again of another worker only while nothing was written."""
-        response = await self._with_replacement("llm", lambda: self._open_chat(body))
+    async def _final(self, socket: aiohttp.ClientWebSocketResponse, request: int) -> wire.SttFinal:
+        while True:
+            reply = wire.stt_reply.validate_json(await _receive(socket, ANSWER_TIMEOUT_S))
+            if isinstance(reply, wire.StreamError) and reply.id in (request, None):
+                raise Unavailable(f"stt: {reply.message}")
+            if isinstance(reply, wire.SttFinal) and reply.id == request:
+                return reply
+
+    async def chat(self, body: dict[str, Any], priority: wire.Priority) -> AsyncGenerator[str, None]:
+        """The reply's text, piece by piece. Asked again of another worker only while nothing was written.
+
+        Speculative work is asked for once, of the worker that is there.
+        """
+        if priority == "speculative":
+            response = await self._once("llm", lambda: self._open_chat(body, priority))
+        else:
+            response = await self._with_replacement("llm", lambda: self._open_chat(body, priority))
         try:
             async for line in response.content:
                 if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
@@ -96,14 +115,41 @@ class Peers:
         except (*_BROKEN, Unavailable, BadRequest) as error:
             log.info("%s: nothing was read ahead: %s", self._call, error or type(error).__name__)
 
-    async def speech(self) -> "Speech":
+    async def speech(self, priority: wire.Priority) -> "Speech":
         """A new request to the speaking worker."""
-        socket = await self._with_replacement("tts", lambda: self._socket("tts", "/tts/live"))
-        return Speech(socket, self._next_id())
+        if priority == "speculative":
+            socket = await self._once("tts", lambda: self._socket("tts", "/tts/live"))
+        else:
+            socket = await self._with_replacement("tts", lambda: self._socket("tts", "/tts/live"))
+        return Speech(socket, self._next_id(), priority)
+
+    async def render(self, text: str) -> Samples:
+        """`text` spoken, int16 [n] at 24 kHz, when nobody else wants the worker. Raises Unavailable."""
+
+        async def ask() -> Samples:
+            member = self._holder.bundle["tts"]
+            headers = {**self._headers(member), wire.PRIORITY: "speculative"}
+            async with self._session.post(
+                f"{member.addr}/tts/stream", json={"text": text}, headers=headers
+            ) as response:
+                pcm = await response.read()
+                if response.status != 200:
+                    raise Unavailable(f"tts answered {response.status}: {pcm[:200].decode(errors='replace')}")
+                return np.frombuffer(pcm, np.int16)
+
+        return await self._once("tts", ask)
 
     async def close(self) -> None:
         for role in list(self._sockets):
             await self._drop_socket(role)
+
+    async def _once(self, role: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await ask()
+        except _BROKEN as error:
+            await self._drop_socket(role)
+            raise Unavailable(f"{role}: {error or type(error).__name__}") from error
 
     async def _with_replacement(self, role: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Ask; once more over a new connection, since the old one may just have been cut; then of another worker."""
@@ -124,10 +170,10 @@ class Peers:
     async def _ask_another(self, role: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Ask another worker as soon as there is one; till then this one, which may come back.
 
-        Raises Unavailable after SWAP_FOR_S in which the registry answered: without it nobody can say who is there, and
-        how long a call may go on without it is the holder's to know.
+        Raises NobodyServes after `replace_s` in which the registry answered: without it nobody can say who is there,
+        and how long a call may go on without it is the holder's to know.
         """
-        deadline = time.monotonic() + SWAP_FOR_S
+        deadline = time.monotonic() + self._replace_s
         while True:
             patience_s = max(SWAP_EVERY_S, deadline - time.monotonic())
             try:
@@ -135,15 +181,15 @@ class Peers:
                     patience_s = ANSWER_TIMEOUT_S
             except Unavailable as error:
                 log.warning("%s: %s cannot be replaced yet: %s", self._call, role, error)
-                deadline = time.monotonic() + SWAP_FOR_S
+                deadline = time.monotonic() + self._replace_s
             try:
                 async with asyncio.timeout(patience_s):
                     return await ask()
             except (*_BROKEN, Unavailable) as error:
                 await self._drop_socket(role)
                 if time.monotonic() > deadline:
-                    raise Unavailable(
-                        f"no {role} worker could be had for {SWAP_FOR_S:g} s: {error or type(error).__name__}"
+                    raise NobodyServes(
+                        f"no {role} worker could be had for {self._replace_s:g} s: {error or type(error).__name__}"
                     ) from error
             await asyncio.sleep(SWAP_EVERY_S)
 
@@ -154,7 +200,7 @@ class Peers:
         await self._drop_socket(role)
         return True
 
-    async def _open_chat(self, body: dict[str, Any], priority: wire.Priority = "committed") -> aiohttp.ClientResponse:
+    async def _open_chat(self, body: dict[str, Any], priority: wire.Priority) -> aiohttp.ClientResponse:
         member = self._holder.bundle["llm"]
         response = await self._session.post(
             f"{member.addr}/v1/chat/completions",
@@ -197,13 +243,22 @@ class Peers:
 class Speech:
     """One request on /tts/live: text goes in as it is written, segments and their audio come out."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, request: int) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, request: int, priority: wire.Priority) -> None:
         self._socket = socket
         self._id = request
+        self._priority = priority
+        self._begun = False
         self._done = False
 
     async def write(self, text: str) -> None:
-        await self._send(wire.TtsText(id=self._id, text=text))
+        self._begun = True
+        await self._send(wire.TtsText(id=self._id, text=text, priority=self._priority))
+
+    async def commit(self) -> None:
+        """Somebody listens from now on."""
+        self._priority = "committed"
+        if self._begun:
+            await self.write("")
 
     async def end(self) -> None:
         """No more text follows."""

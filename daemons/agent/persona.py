@@ -2,10 +2,11 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from daemons.agent.ending import Waits
 from daemons.errors import ConfigurationError
 
 Phrase = Annotated[str, Field(min_length=1, max_length=500)]
@@ -32,10 +33,31 @@ class Writing(_Section):
     history_turns: Annotated[int, Field(ge=0, le=200)] = 12
 
 
+class Turns(_Section):
+    """When the caller is answered."""
+
+    speculation: bool = True  # replies are prepared before the caller's turn is surely over
+    shortest_ms: Annotated[int, Field(ge=100, le=3000)] = 200  # silence that ends a turn that sounds finished
+    longest_ms: Annotated[int, Field(ge=100, le=5000)] = 1500  # and one that does not
+
+    @model_validator(mode="after")
+    def _are_in_order(self) -> Self:
+        if self.shortest_ms > self.longest_ms:
+            raise ValueError("shortest_ms is longer than longest_ms")
+        return self
+
+    @property
+    def waits(self) -> Waits:
+        return Waits(self.shortest_ms, self.longest_ms)
+
+
 class Phrases(_Section):
     """What the agent says without asking the model."""
 
     no_answer: Phrase
+    hold: Annotated[tuple[Phrase, ...], Field(min_length=1)]  # one after the other, while a worker is being replaced
+    still_there: Phrase  # asked once, when nobody has spoken for idle_s
+    goodbye: Phrase  # said when nobody has answered that for as long again
 
 
 class Persona(_Section):
@@ -43,6 +65,7 @@ class Persona(_Section):
     instructions: Annotated[str, Field(min_length=1, max_length=4000)]
     examples: tuple[Example, ...] = ()
     writing: Writing = Writing()
+    turns: Turns = Turns()
     phrases: Phrases
 
 

@@ -1,7 +1,8 @@
 """Playout: what the caller hears, 20 ms by 20 ms, and how far they have heard it.
 
 At most `QUEUE_MS` lie in LiveKit's source, since what is queued there cannot be taken back quickly. A reply is a
-`Voice`: cancelling swaps it out instead of draining it, so a late producer fills a buffer that nobody plays.
+`Voice`: cancelling swaps it out instead of draining it, so a late producer fills a buffer that nobody plays. An aside
+("one moment, please") is said while a voice has nothing to play, and counts to none.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from daemons.audio import FRAME_MS, TTS_RATE_HZ, Framer, Samples
+from daemons.clock import Clock
 
 QUEUE_MS = 60
 FRAME_SAMPLES = TTS_RATE_HZ * FRAME_MS // 1000
@@ -69,17 +71,22 @@ class Voice:
 
 
 class Playout:
-    """Plays one voice at a time into the sink.
+    """Plays one voice at a time into the sink, and asides between.
 
     `on_frame(generation, played_samples)` follows each frame, `on_over(generation)` the last one when it was heard.
     """
 
-    def __init__(self, sink: Sink, on_frame: Callable[[int, int], None], on_over: Callable[[int], None]) -> None:
+    def __init__(
+        self, sink: Sink, clock: Clock, on_frame: Callable[[int, int], None], on_over: Callable[[int], None]
+    ) -> None:
         self._sink = sink
+        self._clock = clock
         self._on_frame = on_frame
         self._on_over = on_over
         self._voice: Voice | None = None
-        self._sent: deque[Samples] = deque(maxlen=math.ceil(QUEUE_MS / FRAME_MS))  # the sink may still hold these
+        self._aside: deque[Samples] = deque()
+        # Whose frames the sink may still hold; None: the aside's
+        self._sent: deque[tuple[Voice | None, Samples]] = deque(maxlen=math.ceil(QUEUE_MS / FRAME_MS))
         self._changed = asyncio.Event()
 
     def start(self, generation: int) -> Voice:
@@ -91,10 +98,8 @@ class Playout:
     def hold(self) -> None:
         """Silence at once; what the sink had not sent is kept for `resume`."""
         if (voice := self._voice) is not None and not voice.held:
+            self._take_back()
             voice.held = True
-            unsent = self._clear()
-            voice.frames.extendleft(reversed(unsent))
-            voice.played_samples -= len(unsent) * FRAME_SAMPLES
 
     def resume(self) -> None:
         if self._voice is not None:
@@ -102,39 +107,70 @@ class Playout:
             self._changed.set()
 
     def cancel(self) -> int:
-        """Silence at once and for good; returns how many samples of the voice the caller was sent."""
-        self.hold()
+        """Silence the voice at once and for good; returns how many of its samples the caller was sent."""
+        self._take_back()
         voice, self._voice = self._voice, None
         self._changed.set()
         return voice.played_samples if voice is not None else 0
+
+    @property
+    def starving(self) -> bool:
+        """The caller could hear something now, and there is nothing."""
+        voice = self._voice
+        waiting = voice is None or (voice.committed and not voice.held and not voice.complete and not voice.frames)
+        return waiting and not self._aside
+
+    def say_aside(self, samples: Samples) -> None:
+        """Play int16 [n] at 24 kHz, and then what the voice has."""
+        framer = Framer(FRAME_SAMPLES)
+        self._aside.extend(framer.push(samples))
+        if len(rest := framer.flush()):
+            self._aside.append(rest)
+        self._changed.set()
+
+    def hush(self) -> None:
+        """No aside any more."""
+        if self._aside:
+            self._take_back()
+            self._aside.clear()
 
     async def run(self) -> None:
         """Play until cancelled."""
         while True:
             self._changed.clear()
             voice = self._voice
-            if voice is None or not voice.playable:
+            if not self._aside and (voice is None or not voice.playable):
                 await self._changed.wait()
-            elif (early_ms := self._sink.queued_ms - (QUEUE_MS - FRAME_MS if voice.frames else 0)) > 0:
-                await asyncio.sleep(max(early_ms, 1.0) / 1000)
-            elif voice.frames:
+                continue
+            more = self._aside or (voice is not None and voice.frames)
+            if (early_ms := self._sink.queued_ms - (QUEUE_MS - FRAME_MS if more else 0)) > 0:
+                await self._clock.sleep(max(early_ms, 1.0) / 1000)
+            elif self._aside:
+                self._sent.append((None, self._aside.popleft()))
+                await self._sink.play(self._sent[-1][1])
+            elif voice is not None and voice.frames:
                 await self._play(voice)
-            else:
+            elif voice is not None:
                 self._voice = None
                 self._on_over(voice.generation)
 
     async def _play(self, voice: Voice) -> None:
         frame = voice.frames.popleft()
         voice.played_samples += FRAME_SAMPLES
-        self._sent.append(frame)
+        self._sent.append((voice, frame))
         await self._sink.play(frame)
         if self._voice is voice and not voice.held:
             self._on_frame(voice.generation, voice.played_samples)
 
-    def _clear(self) -> list[Samples]:
-        """Empty the sink; the frames that it had not sent."""
+    def _take_back(self) -> None:
+        """Empty the sink: who had frames there that it had not sent has them again."""
         unsent = min(len(self._sent), math.ceil(self._sink.queued_ms / FRAME_MS))
         self._sink.clear()
-        frames = list(self._sent)[len(self._sent) - unsent :]
+        for _ in range(unsent):
+            voice, frame = self._sent.pop()
+            if voice is None:
+                self._aside.appendleft(frame)
+            else:
+                voice.frames.appendleft(frame)
+                voice.played_samples -= FRAME_SAMPLES
         self._sent.clear()
-        return frames

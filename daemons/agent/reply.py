@@ -2,16 +2,38 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from daemons.agent.peers import Peers, Speech
 from daemons.agent.playout import Voice
-from daemons.wire import TraceEvent, TtsSegment
+from daemons.audio import Samples
+from daemons.wire import Priority, TraceEvent, TtsSegment
 
 # A sentence has ended when white space follows its mark, so that 3.5 and example.com hold together; CJK marks need none
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)]*\s|[。！？]")
+
+
+class Speech(Protocol):
+    """One request to a speaking worker."""
+
+    async def write(self, text: str) -> None: ...
+
+    async def end(self) -> None:
+        """No more text follows."""
+
+    async def commit(self) -> None:
+        """Somebody listens from now on."""
+
+    async def cancel(self) -> None: ...
+
+    def __aiter__(self) -> AsyncIterator[TtsSegment | Samples]:
+        """Segments, each before its audio (int16 [n] at 24 kHz). Raises Unavailable when the worker fails."""
+
+
+class Speaker(Protocol):
+    async def speech(self, priority: Priority) -> Speech: ...
 
 
 @dataclass(slots=True)
@@ -25,19 +47,33 @@ class Reply:
     written: str = ""  # as the model wrote it, which is what its prompt cache knows; segments hold what is spoken
     segments: list[TtsSegment] = field(default_factory=list)
     _begun: int = 0
+    _committed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def speak(self, pieces: AsyncGenerator[str, None], peers: Peers, trace: Callable[[TraceEvent], None]) -> None:
+    def commit(self) -> None:
+        """It may be heard, and what is still to be made of it is waited for."""
+        self.voice.commit()
+        self._committed.set()
+
+    async def speak(
+        self, pieces: AsyncGenerator[str, None], speaker: Speaker, trace: Callable[[TraceEvent], None]
+    ) -> None:
         """Speak what `pieces` yields into the voice. Raises Unavailable when a worker fails for good."""
-        speech = await peers.speech()
+        speech = await speaker.speech("committed" if self._committed.is_set() else "speculative")
         try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._write(pieces, speech, trace))
-                both.create_task(self._listen(speech, trace))
+            async with asyncio.TaskGroup() as tasks:
+                committing = tasks.create_task(self._commit(speech))
+                tasks.create_task(self._listen(speech, trace))
+                await self._write(pieces, speech, trace)
+                committing.cancel()
         except ExceptionGroup as group:  # not except*, which would wrap what is raised here into a group again
             raise group.exceptions[0] from group
         finally:
             await speech.cancel()
         self.voice.end()
+
+    async def _commit(self, speech: Speech) -> None:
+        await self._committed.wait()
+        await speech.commit()
 
     async def _write(
         self, pieces: AsyncGenerator[str, None], speech: Speech, trace: Callable[[TraceEvent], None]

@@ -4,16 +4,18 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import get_args
 
 import aiohttp
 import numpy as np
 from aiohttp import web
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge
 
-from daemons import trace, wire
+from daemons import trace
 from daemons.agent import persona
 from daemons.agent.call import Call
+from daemons.agent.metrics import Metrics
+from daemons.agent.smart_turn import TurnListener
+from daemons.audio import Samples
 from daemons.clock import SystemClock
 from daemons.errors import ConfigurationError
 from daemons.media import Rooms
@@ -27,7 +29,6 @@ log = logging.getLogger(__name__)
 REMEMBERED_CALLS = 256
 KEPT_TRACES = 1000
 CLOSE_TIMEOUT_S = 4.0
-ANSWERED_BUCKETS_S = (0.3, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 6, 10)
 
 LeaseId = tuple[str, int]  # call, fence
 
@@ -44,19 +45,12 @@ class Agent:
         self._rooms = Rooms(runtime.settings)
         self._session: aiohttp.ClientSession | None = None
         self._idle_vads: list[SileroVad] = []
+        self._listener: TurnListener | None = None
+        self._phrases: dict[str, Samples] = {}  # that calls have rendered, by their text
         self._running: dict[LeaseId, tuple[Call, asyncio.Task[None]]] = {}
         self._over: OrderedDict[LeaseId, None] = OrderedDict()  # a heartbeat may still list what has just ended
-        metrics = runtime.metrics
-        self._calls = Counter("callbox_calls_ended_total", "Calls ended", ["reason"], registry=metrics)
-        for reason in get_args(wire.EndReason):
-            self._calls.labels(reason)
-        self._answered_s = Histogram(
-            "callbox_turn_response_seconds",
-            "From the end of a caller's speech to the first frame of the answer",
-            buckets=ANSWERED_BUCKETS_S,
-            registry=metrics,
-        )
-        Gauge("callbox_calls", "Calls held now", registry=metrics).set_function(lambda: len(self._running))
+        self._metrics = Metrics(runtime.metrics)
+        Gauge("callbox_calls", "Calls held now", registry=runtime.metrics).set_function(lambda: len(self._running))
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return ()
@@ -64,6 +58,7 @@ class Agent:
     async def load(self) -> str:
         """Reads the persona once, so that a wrong file is found now, and warms up a VAD for each slot."""
         persona.load(self._settings.persona)
+        self._listener = await TurnListener.load(self._settings)
         for _ in range(self.slots):
             vad = await asyncio.to_thread(self._new_vad)
             vad(np.zeros(WINDOW_SAMPLES, np.float32))
@@ -97,6 +92,8 @@ class Agent:
             for task in late:
                 task.cancel()
         await self._rooms.close()
+        if self._listener is not None:
+            await asyncio.to_thread(self._listener.close)
         if self._session is not None:
             await self._session.close()
 
@@ -113,9 +110,11 @@ class Agent:
                 rooms=self._rooms,
                 session=self._session,
                 vad=vad,
+                listener=self._listener,
                 clock=SystemClock(),
                 lease=lease,
-                answered_s=self._answered_s,
+                phrases=self._phrases,
+                metrics=self._metrics,
             )
         except ConfigurationError as error:  # the persona was changed for the worse
             log.error("%s cannot be taken: %s", lease.call, error)
@@ -128,7 +127,7 @@ class Agent:
 
     async def _hold(self, lease_id: LeaseId, call: Call, vad: SileroVad) -> None:
         try:
-            self._calls.labels(await call.run()).inc()
+            self._metrics.calls_ended.labels(await call.run()).inc()
             await asyncio.to_thread(trace.prune, self._settings.var_dir / "traces", KEPT_TRACES)
         except OSError as error:
             log.warning("old traces stay: %s", error)

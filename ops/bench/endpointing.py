@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from rich.table import Table
 
+from daemons.agent import persona
 from daemons.agent.ending import Waits, endpoint_ms
 from daemons.agent.hearing import PRE_ROLL_MS, SPEECH_BEGINS, SPEECH_GOES_ON
 from daemons.agent.smart_turn import FILE, SmartTurn
@@ -262,7 +263,7 @@ def measure(settings: Settings, spoken: list[Recording], on_recording: Callable[
         heard += ears.hear(recording)
         on_recording(1)
     marks = sum(len(recording.pauses) for recording in spoken)
-    return report(heard, ears.costs, Waits(settings.endpoint_min_ms, settings.endpoint_max_ms), marks)
+    return report(heard, ears.costs, persona.load(settings.persona).turns.waits, marks)
 
 
 def report(heard: list[Heard], costs: Costs, waits: Waits, marks: int) -> Comparison:

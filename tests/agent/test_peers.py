@@ -22,6 +22,7 @@ pytestmark = pytest.mark.integration
 
 ASKED = {"messages": QUESTION, "temperature": 0, "max_tokens": 20}
 ENDLESS_STORY = {"messages": STORY, "max_tokens": 1500, "stream": True, **ENDLESS}
+REPLACE_S = 20.0
 SOON_S = 5.0  # less than speculative work would wait
 
 
@@ -32,7 +33,7 @@ class Called:
         self.holder = holder
         self.member = holder.bundle["llm"]
         self.worker = workers[self.member.worker]
-        self.peers = Peers(session, holder)
+        self.peers = Peers(session, holder, REPLACE_S)
         self.claim = Claim(holder.call, self.member.slot, self.member.fence, self.member.boot).headers()
         self._session = session
 
@@ -45,7 +46,7 @@ class Called:
             await response.read()
 
     async def answer(self) -> str:
-        return "".join([piece async for piece in self.peers.chat(ASKED)])
+        return "".join([piece async for piece in self.peers.chat(ASKED, "committed")])
 
 
 @pytest.fixture(scope="module")

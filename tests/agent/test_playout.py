@@ -10,6 +10,7 @@ import pytest
 
 from daemons.agent.playout import FRAME_SAMPLES, MAX_VOICE_S, QUEUE_MS, Playout, Voice
 from daemons.audio import FRAME_MS, TTS_RATE_HZ, Samples
+from daemons.clock import SystemClock
 
 
 class Speaker:
@@ -44,7 +45,7 @@ class Stage:
         self.first: list[int] = []
         self.over: list[int] = []
         self.finished = asyncio.Event()
-        self.playout = Playout(self.speaker, self._on_frame, self._on_over)
+        self.playout = Playout(self.speaker, SystemClock(), self._on_frame, self._on_over)
 
     def _on_frame(self, generation: int, played_samples: int) -> None:
         if played_samples == FRAME_SAMPLES:

@@ -9,6 +9,7 @@ from daemons.agent import persona
 from daemons.agent.history import CUT_OFF, History
 from daemons.agent.playout import Playout
 from daemons.agent.reply import Reply, first_sentences
+from daemons.clock import SystemClock
 from daemons.errors import ConfigurationError
 from daemons.settings import ROOT
 from daemons.wire import TtsSegment
@@ -44,7 +45,7 @@ async def test_the_source_is_closed_when_enough_was_read() -> None:
 
 @pytest.fixture
 async def reply() -> Reply:
-    playout = Playout(Speaker(), lambda _generation, _played: None, lambda _generation: None)
+    playout = Playout(Speaker(), SystemClock(), lambda _generation, _played: None, lambda _generation: None)
     made = Reply(1, "how are you", playout.start(1), keep_caller=False)
     made.segments += [
         TtsSegment(id=1, text="I am well.", from_sample=0, samples=1000),

@@ -1,0 +1,371 @@
+"""What is said in one call: carries out what the turn machine decides, with the workers that the call holds."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, Protocol, assert_never
+
+from daemons import wire
+from daemons.agent import turn
+from daemons.agent.ending import endpoint_ms
+from daemons.agent.hearing import Hearing
+from daemons.agent.history import History
+from daemons.agent.metrics import Metrics
+from daemons.agent.peers import NobodyServes
+from daemons.agent.persona import Persona
+from daemons.agent.playout import FRAME_SAMPLES, Playout, Sink
+from daemons.agent.reply import Reply, Speaker, as_written, first_sentences
+from daemons.audio import Samples
+from daemons.clock import Clock
+from daemons.errors import BadRequest, Unavailable
+from daemons.wire import Priority
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+HOLD_AFTER_S = 1.5
+RENDER_EACH_S = 1.0
+
+_AGENT_STATE: dict[turn.State, wire.AgentState] = {
+    turn.State.LISTENING: "listening",
+    turn.State.HEARING: "listening",
+    turn.State.DECIDING: "thinking",
+    turn.State.THINKING: "thinking",
+    turn.State.SPEAKING: "speaking",
+    turn.State.INTERRUPTED: "speaking",
+    turn.State.ENDING: "listening",
+}
+
+
+class Workers(Speaker, Protocol):
+    """Who transcribes, writes and speaks. Each raises Unavailable; NobodyServes when it is of no use to ask again."""
+
+    async def transcribe(self, samples: Samples) -> wire.SttFinal: ...
+
+    def chat(self, body: dict[str, Any], priority: Priority) -> AsyncGenerator[str, None]:
+        """Raises BadRequest too, for what no worker would answer."""
+
+    async def read_ahead(self, body: dict[str, Any]) -> None:
+        """A hint; never raises."""
+
+    async def render(self, text: str) -> Samples:
+        """`text` spoken: int16 [n] at 24 kHz."""
+
+
+class Listener(Protocol):
+    async def probability(self, utterance: Samples) -> float | None:
+        """That `utterance` (int16 [n], 16 kHz) is complete; None when that cannot be said in time."""
+
+
+class Page(Sink, Protocol):
+    """Where the caller hears and reads what is said."""
+
+    def tell_state(self, state: wire.AgentState) -> None: ...
+
+    def caption(self, text: str, *, segment: str, caller: bool, final: bool) -> None: ...
+
+
+class Emit(Protocol):
+    """Writes an event into the call's trace."""
+
+    def __call__(self, event: str, *, at_ns: int | None = None, **data: Any) -> None: ...
+
+
+class Conversation:
+    """`phrases` keeps what was rendered for any call: int16 [n] at 24 kHz, by its text.
+
+    `spawn` starts a task of the call; `give_up` is told when no worker can be had any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        persona: Persona,
+        llm_model: str,
+        workers: Workers,
+        hearing: Hearing,
+        listener: Listener | None,
+        page: Page,
+        emit: Emit,
+        clock: Clock,
+        phrases: dict[str, Samples],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        give_up: Callable[[str], None],
+        metrics: Metrics,
+    ) -> None:
+        self._persona = persona
+        self._llm_model = llm_model
+        self._workers = workers
+        self._hearing = hearing
+        self._listener = listener
+        self._page = page
+        self._trace = emit
+        self._clock = clock
+        self._phrases = phrases
+        self._spawn = spawn
+        self._give_up = give_up
+        self._metrics = metrics
+        self._turn = turn.Turn(turn.Timing(endpoint_ms=persona.turns.longest_ms), persona.turns.speculation)
+        self._history = History(persona)
+        self._playout = Playout(page, clock, self._on_frame, self._on_voice_over)
+        self._speech_ended_ns: int | None = None  # of the words that are not answered yet
+        self._reply: Reply | None = None
+        self._replying: asyncio.Task[None] | None = None
+        self._taking: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._greeted = False
+        self._turns = 0
+        self._speculative = False  # the reply under way is prepared, and may be thrown away
+        self._state: wire.AgentState = "initializing"
+
+    @property
+    def turns(self) -> int:
+        """How often the caller has said something that was answered."""
+        return self._turns
+
+    @property
+    def quiet(self) -> bool:
+        """Nobody speaks, and nothing is about to be said."""
+        return self._turn.state is turn.State.LISTENING
+
+    async def run(self) -> None:
+        """Play what is to be heard, until cancelled."""
+        self._page.tell_state(self._state)
+        self._read_ahead()
+        self._spawn(self._keep_company())
+        self._spawn(self._render_phrases())
+        await self._playout.run()
+
+    def hear(self, samples: Samples) -> None:
+        """The caller's audio: int16 [n] at 16 kHz."""
+        for window in self._hearing.push(samples):
+            self._feed(window)
+
+    def tick(self) -> None:
+        """Call it now and then: silence, where no audio comes."""
+        for window in self._hearing.tick():
+            self._feed(window)
+
+    def read(self, text: str) -> None:
+        """The caller typed `text`."""
+        self._speech_ended_ns = None
+        self._feed(turn.Written(text))
+
+    def announce(self, text: str) -> None:
+        """The agent says `text` of its own accord."""
+        self._greeted = True
+        self._feed(turn.Announced(text))
+
+    def end(self) -> None:
+        self._feed(turn.Ended())
+
+    async def _keep_company(self) -> None:
+        """The caller never waits in plain silence, whatever it is that takes so long."""
+        hold = self._persona.phrases.hold
+        said, waited_s = 0, 0.0
+        while True:
+            await self._clock.sleep(TICK_S)
+            if not self._turn.awaited:
+                said = 0
+            waited_s = waited_s + TICK_S if self._turn.awaited and self._playout.starving else 0.0
+            if waited_s >= HOLD_AFTER_S and (phrase := self._phrases.get(hold[said % len(hold)])) is not None:
+                self._trace("held", text=hold[said % len(hold)])
+                self._playout.say_aside(phrase)
+                said += 1
+
+    async def _render_phrases(self) -> None:
+        """Ahead of need: when they are wanted, the speaking worker may be the one that is gone."""
+        while missing := [text for text in self._persona.phrases.hold if text not in self._phrases]:
+            await self._clock.sleep(RENDER_EACH_S)
+            if self._greeted and self.quiet:
+                try:
+                    self._phrases[missing[0]] = await self._workers.render(missing[0])
+                except Unavailable as error:
+                    log.info("%r is not rendered yet: %s", missing[0], error)
+
+    # What is heard of a reply
+
+    def _on_frame(self, generation: int, played_samples: int) -> None:
+        reply = self._reply
+        if reply is None or reply.generation != generation:
+            return
+        if played_samples == FRAME_SAMPLES and self._turn.state is turn.State.THINKING:
+            self._emit("first_frame_published", generation)
+            if self._speech_ended_ns is not None:
+                self._metrics.answered_s.observe((self._clock.now_ns() - self._speech_ended_ns) / 1e9)
+                self._speech_ended_ns = None
+            self._feed(turn.FirstFrame(generation))
+        if (heard := reply.begun(played_samples)) is not None:
+            self._page.caption(heard, segment=f"agent-{generation}", caller=False, final=False)
+
+    def _on_voice_over(self, generation: int) -> None:
+        reply, self._reply = self._reply, None
+        if reply is not None and reply.generation == generation:
+            self._emit("reply_finished", generation)
+            self._remember(reply, heard=reply.text, known_as=reply.written.strip())
+        self._feed(turn.ReplyOver(generation))
+
+    # The turn machine and what it asks for
+
+    def _feed(self, event: turn.Event) -> None:
+        for action in self._turn.on(event):
+            self._do(action)
+        if self._turn.state in (turn.State.HEARING, turn.State.INTERRUPTED):
+            self._playout.hush()
+        if (state := _AGENT_STATE[self._turn.state]) != self._state:
+            self._state = state
+            self._page.tell_state(state)
+
+    def _do(self, action: turn.Action) -> None:
+        match action:
+            case turn.OpenUtterance(_, began_ms):
+                self._hearing.open()
+                self._emit("user_started", self._turn.generation + 1, at_ns=round(began_ms * 1e6))
+            case turn.Transcribe():
+                self._taking = self._spawn(self._transcribe(action))
+            case turn.DropTake():
+                _stop(self._taking)
+            case turn.DropUtterance():
+                self._hearing.drop()
+            case turn.Think(generation, text, keep, speculative):
+                self._speculative = speculative
+                priority: Priority = "speculative" if speculative else "committed"
+                reply = Reply(generation, text, self._playout.start(generation), keep_caller=keep)
+                self._begin(reply, self._think(generation, self._chat_request(text), priority))
+            case turn.Say(generation, text):
+                reply = Reply(generation, "", self._playout.start(generation), keep_caller=False)
+                self._begin(reply, as_written(text))
+            case turn.Commit(generation):
+                self._commit(generation)
+            case turn.Hold():
+                self._playout.hold()
+            case turn.Resume():
+                self._playout.resume()
+            case turn.Cancel(generation, why):
+                self._cancel(generation, why)
+            case turn.GiveUp():
+                self._give_up("a reply failed again and again")
+            case _:
+                assert_never(action)
+
+    async def _transcribe(self, request: turn.Transcribe) -> None:
+        generation = self._turn.generation + 1
+        self._speech_ended_ns = round(request.speech_ended_ms * 1e6)
+        self._emit("user_stopped", generation, at_ns=self._speech_ended_ns)
+        self._emit("stt_requested", generation)
+        utterance = self._hearing.utterance()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                judging = tasks.create_task(self._sounds_complete(utterance))
+                final = await self._workers.transcribe(utterance)
+                self._on_words(request, final, judging.result() if judging.done() else None)
+                if not judging.done() and (probability := await judging) is not None:
+                    self._feed(turn.Judged(request.take, self._endpoint_ms(final.text, probability)))
+        except* Unavailable as group:
+            self._give_up(str(group.exceptions[0]))
+
+    async def _sounds_complete(self, utterance: Samples) -> float | None:
+        """The probability that the caller's voice sounds as if the turn were over."""
+        return None if self._listener is None else await self._listener.probability(utterance)
+
+    def _on_words(self, request: turn.Transcribe, final: wire.SttFinal, probability: float | None) -> None:
+        generation = self._turn.generation + 1
+        self._emit("stt_final", generation, text=final.text, audio_ms=final.audio_ms, compute_ms=final.compute_ms)
+        if final.text:
+            self._page.caption(final.text, segment=f"caller-{request.utterance}", caller=True, final=False)
+        self._feed(turn.Transcribed(request.take, final.text, self._endpoint_ms(final.text, probability)))
+
+    def _endpoint_ms(self, text: str, probability: float | None) -> float:
+        return endpoint_ms(text, probability, self._persona.turns.waits)
+
+    def _chat_request(self, text: str) -> dict[str, Any]:
+        writing = self._persona.writing
+        return {
+            "model": self._llm_model,
+            "messages": self._history.messages(text),
+            "temperature": writing.temperature,
+            "repeat_penalty": writing.repeat_penalty,
+            "max_tokens": writing.max_tokens,
+        }
+
+    def _read_ahead(self) -> None:
+        """Let the model read what was said so far while nobody waits for it: the next answer begins sooner."""
+        _stop(self._reading)
+        body = self._chat_request("Hello.")  # chat templates want a caller's turn last
+        self._reading = self._spawn(self._workers.read_ahead(body))
+
+    async def _think(self, generation: int, body: dict[str, Any], priority: Priority) -> AsyncGenerator[str, None]:
+        _stop(self._reading)
+        self._emit("llm_requested", generation)
+        wrote = False
+        try:
+            most = self._persona.writing.max_sentences
+            async for piece in first_sentences(self._workers.chat(body, priority), most):
+                if not wrote:
+                    self._emit("llm_first_token", generation)
+                wrote = True
+                yield piece
+        except BadRequest as error:
+            log.error("no answer: %s", error)
+        if not wrote:
+            yield self._persona.phrases.no_answer
+
+    def _begin(self, reply: Reply, pieces: AsyncGenerator[str, None]) -> None:
+        self._reply = reply
+        self._replying = self._spawn(self._produce(reply, pieces))
+
+    async def _produce(self, reply: Reply, pieces: AsyncGenerator[str, None]) -> None:
+        try:
+            await reply.speak(pieces, self._workers, lambda event: self._emit(event, reply.generation))
+        except NobodyServes as error:
+            self._give_up(str(error))
+        except Unavailable as error:
+            log.warning("turn %d has no answer yet: %s", reply.generation, error)
+            self._feed(turn.Failed(reply.generation))
+        else:
+            self._trace("reply_written", turn=reply.generation, text=reply.text)
+
+    def _commit(self, generation: int) -> None:
+        self._emit("eot_committed", generation)
+        self._count("kept")
+        if self._reply is not None:
+            self._reply.commit()
+            self._turns += bool(self._reply.caller)
+            if self._reply.caller and not self._reply.keep_caller:
+                self._page.caption(
+                    self._reply.caller, segment=f"caller-{self._turn.utterance}", caller=True, final=True
+                )
+
+    def _cancel(self, generation: int, why: turn.Why) -> None:
+        if why is turn.Why.BARGE_IN:
+            self._emit("barge_in", generation)
+        self._emit("cancel_requested", generation, why=why)
+        self._count("failed" if why is turn.Why.FAILED else "thrown_away")
+        _stop(self._replying)
+        played_samples = self._playout.cancel()
+        self._emit("last_frame_published", generation)
+        reply, self._reply = self._reply, None
+        if reply is not None and why is not turn.Why.FAILED and (played_samples or reply.keep_caller):
+            heard = reply.heard(played_samples)
+            self._remember(reply, heard=heard, known_as=heard, cut_off=True)
+
+    def _count(self, outcome: str) -> None:
+        if self._speculative:
+            self._metrics.speculations.labels(outcome).inc()
+            self._speculative = False
+
+    def _remember(self, reply: Reply, *, heard: str, known_as: str, cut_off: bool = False) -> None:
+        """Put the turn into the history, in the words that the model knows it by."""
+        self._history.add(reply.caller, known_as, cut_off=cut_off)
+        if self._turn.state is not turn.State.ENDING:
+            self._read_ahead()
+        self._page.caption(heard, segment=f"agent-{reply.generation}", caller=False, final=True)
+        self._trace("reply_heard", turn=reply.generation, text=heard, cut_off=cut_off)
+
+    def _emit(self, event: wire.TraceEvent, generation: int, *, at_ns: int | None = None, **data: Any) -> None:
+        self._trace(event, at_ns=at_ns, turn=generation, **data)
+
+
+def _stop(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
