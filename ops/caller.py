@@ -77,7 +77,7 @@ async def talk(robot: Robot, utterances: Sequence[Utterance]) -> Report:
 
 async def _turn(robot: Robot, utterance: Utterance) -> Turn:
     began_ns = await robot.say(utterance.pcm)
-    ended_ns = began_ns + _speech_end_ns(utterance.pcm)
+    ended_ns = began_ns + speech_end_ns(utterance.pcm)
     first = await robot.event(
         lambda event: event["event"] == "first_frame_published" and event["t_ns"] > ended_ns, REPLY_TIMEOUT_S
     )
@@ -104,7 +104,7 @@ async def _turn(robot: Robot, utterance: Utterance) -> Turn:
             event["event"] == "eot_committed" and began_ns < event["t_ns"] < ended_ns for event in robot.events
         ),
         eot_to_first_audio_ms=_ms(audible_ns - ended_ns) if audible_ns is not None else None,
-        endpointing_ms=span_ms("user_stopped", "stt_requested"),
+        endpointing_ms=span_ms("user_stopped", "eot_committed"),
         stt_ms=span_ms("stt_requested", "stt_final"),
         llm_ttft_ms=span_ms("llm_requested", "llm_first_token"),
         tts_ttfa_ms=span_ms("tts_requested", "tts_first_chunk"),
@@ -196,12 +196,21 @@ def _ms(ns: int) -> float:
     return round(ns / 1e6, 1)
 
 
-def _speech_end_ns(pcm: Pcm) -> int:
-    """The end of the last 10 ms that lie within 35 dB of the loudest, from the first sample."""
+def speech_start_ns(pcm: Pcm) -> int:
+    """The beginning of the first 10 ms that lie within 35 dB of the loudest, from the first sample."""
+    return _speech_ns(pcm)[0]
+
+
+def speech_end_ns(pcm: Pcm) -> int:
+    """The end of the last of them."""
+    return _speech_ns(pcm)[1]
+
+
+def _speech_ns(pcm: Pcm) -> tuple[int, int]:
     step = pcm.rate_hz // 100
     levels = [level_dbfs(pcm.samples[at : at + step]) for at in range(0, len(pcm.samples) - step + 1, step)]
     if not levels:
-        return 0
-    bound = max(max(levels) - SPEECH_BELOW_PEAK_DB, AUDIBLE_DBFS)
-    last = max((index for index, level in enumerate(levels) if level >= bound), default=len(levels) - 1)
-    return round((last + 1) * 1e7)
+        return 0, 0
+    bound = min(max(max(levels) - SPEECH_BELOW_PEAK_DB, AUDIBLE_DBFS), max(levels))
+    loud = [index for index, level in enumerate(levels) if level >= bound]
+    return round(loud[0] * 1e7), round((loud[-1] + 1) * 1e7)

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ AUDIBLE_DBFS = -50.0
 CONNECT_TIMEOUT_S = 15.0
 QUEUE_POLL_S = 1.0
 STREAM_CLOSE_S = 1.0
+LEAK_BLOCKS = 10  # that may wait to be heard by the microphone; older ones are dropped
 
 _answer: TypeAdapter[wire.CallGranted | wire.CallQueued | wire.CallRefused] = TypeAdapter(
     wire.CallGranted | wire.CallQueued | wire.CallRefused
@@ -59,6 +61,17 @@ class Heard:
                 return self.began_ns + round(at / RATE_HZ * 1e9)
         return None
 
+    def silent_ns(self, after_ns: int, before_ns: int) -> int:
+        """When the last audible 10 ms between these moments ended; `after_ns` when there are none."""
+        step = RATE_HZ // 100
+        samples = self.pcm().samples
+        start = max(0, round((after_ns - self.began_ns) * RATE_HZ / 1e9))
+        end = min(len(samples), round((before_ns - self.began_ns) * RATE_HZ / 1e9))
+        for at in range(end - step, start, -step):
+            if level_dbfs(samples[at : at + step]) > AUDIBLE_DBFS:
+                return self.began_ns + round((at + step) / RATE_HZ * 1e9)
+        return after_ns
+
     def between(self, from_ns: int, to_ns: int) -> Pcm:
         first, last = (max(0, round((at - self.began_ns) * RATE_HZ / 1e9)) for at in (from_ns, to_ns))
         return Pcm(self.pcm().samples[first:last], RATE_HZ)
@@ -79,6 +92,8 @@ class Robot:
         self.heard = Heard()
         self.events: list[dict[str, Any]] = []
         self.ended: wire.CallEnded | None = None
+        self.leak_db: float | None = None  # how loud what is heard comes back through the microphone
+        self._heard_now: deque[Samples] = deque(maxlen=LEAK_BLOCKS)
         self._room = rtc.Room()
         self._source = rtc.AudioSource(RATE_HZ, 1, queue_size_ms=100)
         self._to_say: asyncio.Queue[tuple[Samples, asyncio.Future[int]]] = asyncio.Queue()
@@ -148,10 +163,24 @@ class Robot:
                 began.set_result(time.monotonic_ns())
             frame = samples[at : at + FRAME_SAMPLES] if at < len(samples) else silence
             at += FRAME_SAMPLES
-            padded = np.pad(frame, (0, FRAME_SAMPLES - len(frame)))
+            padded = self._with_leak(np.pad(frame, (0, FRAME_SAMPLES - len(frame))))
             await self._source.capture_frame(rtc.AudioFrame(padded.tobytes(), RATE_HZ, 1, FRAME_SAMPLES))
             due_s = max(due_s + FRAME_MS / 1000, time.monotonic() - FRAME_MS / 1000)
             await asyncio.sleep(due_s - time.monotonic())
+
+    def _with_leak(self, frame: Samples) -> Samples:
+        """As a speakerphone's microphone does it: with what is heard, softer."""
+        heard = np.zeros(0, np.int16)
+        while self._heard_now and len(heard) < len(frame):
+            heard = np.concatenate([heard, self._heard_now.popleft()])
+        if self.leak_db is None:
+            return frame
+        heard, rest = heard[: len(frame)], heard[len(frame) :]
+        if len(rest):
+            self._heard_now.appendleft(rest)
+        mixed = frame.astype(np.float64)
+        mixed[: len(heard)] += heard * 10 ** (self.leak_db / 20)
+        return np.clip(mixed, -32768, 32767).astype(np.int16)
 
     def _on_track(self, track: rtc.Track, _publication: Any, _participant: Any) -> None:
         if track.kind == rtc.TrackKind.KIND_AUDIO:
@@ -161,7 +190,9 @@ class Robot:
         stream = rtc.AudioStream(track, sample_rate=RATE_HZ, num_channels=1)
         try:
             async for event in stream:
-                self.heard.add(np.frombuffer(event.frame.data, np.int16).copy(), time.monotonic_ns())
+                samples = np.frombuffer(event.frame.data, np.int16).copy()
+                self.heard.add(samples, time.monotonic_ns())
+                self._heard_now.append(samples)
         finally:
             with contextlib.suppress(TimeoutError):  # a room being torn down may not send the last event
                 await asyncio.wait_for(stream.aclose(), STREAM_CLOSE_S)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from daemons import settings
+from ops.bench import barge_in as barge_in_bench
 from ops.bench import endpointing as endpointing_bench
 from ops.bench import golden, pauses
 from ops.bench import health as health_bench
@@ -15,6 +16,7 @@ from ops.bench import priorities as priorities_bench
 from ops.bench import registry as registry_bench
 from ops.bench import stt as stt_bench
 from ops.bench import tts as tts_bench
+from ops.bench import turns as turns_bench
 from ops.bench.answers import ANSWERS
 from ops.bench.tts_page import page
 from ops.figures import JsonFile, write_json
@@ -158,4 +160,46 @@ def priorities(
     with count_bar("rounds", rounds) as on_round:
         measuring = priorities_bench.measure(rounds, model or settings.load().llm_model, speech, on_round)
         report = asyncio.run(measuring)
+    report.finish(json_file)
+
+
+@app.command()
+def turns(
+    turns: Annotated[int, typer.Option(min=1, help="With each setting.")] = 30,
+    speculation: Annotated[
+        bool | None, typer.Option(help="Only with it, or only without; both in turn when not given.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")
+    ] = "",
+    json_file: JsonFile = None,
+) -> None:
+    """How soon a caller is answered: calls through LiveKit to a box of its own, as a robot hears them.
+
+    Short questions in the box's own voice, call by call with speculation and without. The small model smollm2-135m
+    shows the floor of everything but the model.
+    """
+    arms = (True, False) if speculation is None else (speculation,)
+    with count_bar("turns", turns * len(arms)) as on_turn:
+        given = model or settings.load().llm_model
+        report = asyncio.run(turns_bench.measure(turns, arms=arms, llm_model=given, on_turn=on_turn))
+    report.finish(json_file)
+
+
+@app.command(name="barge-in")
+def barge_in(
+    turns: Annotated[int, typer.Option(min=1, help="Of each kind of sound.")] = 30,
+    model: Annotated[
+        str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")
+    ] = "",
+    json_file: JsonFile = None,
+) -> None:
+    """The caller makes a sound while the agent speaks: how soon it falls silent, and what wrongly silences it.
+
+    Calls through LiveKit to a box of its own. Interruptions that are meant; and coughs, backchannels ("okay") and the
+    agent's own voice leaking into the microphone, which are not.
+    """
+    with count_bar("turns", turns) as on_turn:
+        given = model or settings.load().llm_model
+        report = asyncio.run(barge_in_bench.measure(turns, llm_model=given, on_turn=on_turn))
     report.finish(json_file)

@@ -2,18 +2,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.box import Box
+from ops.private_box import PrivateBox
 
 
 @pytest.fixture(scope="session")
-def box() -> Iterator[Box]:
+def box() -> Iterator[PrivateBox]:
     """The box as it is installed, with its default models; every test leaves it ready for the next call."""
-    with Box(endpoint_ms=480, queue_max=2) as box:
+    with PrivateBox(queue_max=2) as box:
         yield box
 
 
 @pytest.fixture
-def persona(box: Box) -> Iterator[None]:
+def persona(box: PrivateBox) -> Iterator[None]:
     """Lets a test change the persona; the next call is the installed one's again."""
     yield
     box.write_persona()

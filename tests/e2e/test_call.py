@@ -9,8 +9,8 @@ import pytest
 
 from daemons.audio import STT_RATE_HZ, Pcm, to_int16, wav_bytes
 from ops.caller import Report, Utterance, synthesize, talk
+from ops.private_box import PrivateBox
 from ops.robot import Robot, dial
-from tests.e2e.box import Box
 from tests.speech_samples import librivox, needs_librivox, word_error_rate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -18,12 +18,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 ROUND_TRIP_WER = 0.25  # text → speech → Opus → text, on a dozen words: at most a few may be misheard
 
 
-async def converse(box: Box, utterances: Sequence[Utterance]) -> tuple[Report, Robot]:
+async def converse(box: PrivateBox, utterances: Sequence[Utterance]) -> tuple[Report, Robot]:
     async with dial(box.settings.door_url) as robot:
         return await talk(robot, utterances), robot
 
 
-async def transcribe(box: Box, pcm: Pcm) -> str:
+async def transcribe(box: PrivateBox, pcm: Pcm) -> str:
     """Ask the box's own STT worker, as any client of OpenAI's API would."""
     form = aiohttp.FormData({"model": "stt", "response_format": "text"})
     form.add_field("file", io.BytesIO(wav_bytes(pcm.resampled(STT_RATE_HZ))), filename="heard.wav")
@@ -33,18 +33,18 @@ async def transcribe(box: Box, pcm: Pcm) -> str:
         return (await response.text()).strip()
 
 
-async def heard_answer(box: Box, robot: Robot, report: Report, turn: int) -> str:
+async def heard_answer(box: PrivateBox, robot: Robot, report: Report, turn: int) -> str:
     """What the caller's ear makes of the answer's audio."""
     answer = report.turns[turn]
     return await transcribe(box, robot.heard.between(answer.answer_from_ns, answer.answer_to_ns))
 
 
-async def say(box: Box, *words: str) -> list[Utterance]:
+async def say(box: PrivateBox, *words: str) -> list[Utterance]:
     return [await synthesize(box.settings, one) for one in words]
 
 
 @needs_librivox
-async def test_recorded_human_speech_is_understood_and_answered_aloud(box: Box) -> None:
+async def test_recorded_human_speech_is_understood_and_answered_aloud(box: PrivateBox) -> None:
     clips = sorted(librivox(), key=lambda clip: len(clip[0]))[:3]
     spoken = [Utterance(words=words, pcm=Pcm(to_int16(samples), STT_RATE_HZ)) for samples, words in clips]
     report, robot = await converse(box, spoken)
@@ -62,7 +62,7 @@ async def test_recorded_human_speech_is_understood_and_answered_aloud(box: Box) 
 MEMORY = ("Hello, my name is Maria.", "What is the capital of France?", "Do you remember what my name is?")
 
 
-async def test_the_third_turn_remembers_the_first(box: Box) -> None:
+async def test_the_third_turn_remembers_the_first(box: PrivateBox) -> None:
     report, robot = await converse(box, await say(box, *MEMORY))
     assert "paris" in report.turns[1].answer.lower()
     assert "maria" in report.turns[2].answer.lower()
@@ -70,14 +70,14 @@ async def test_the_third_turn_remembers_the_first(box: Box) -> None:
 
 
 @pytest.mark.usefixtures("persona")
-async def test_without_history_the_third_turn_cannot_know(box: Box) -> None:
+async def test_without_history_the_third_turn_cannot_know(box: PrivateBox) -> None:
     """The counterproof: the memory above is the history's, not luck."""
     box.write_persona(history_turns=0)
     report, _ = await converse(box, await say(box, *MEMORY))
     assert "maria" not in report.turns[2].answer.lower()
 
 
-async def test_two_calls_at_once_each_hear_their_own_answer(box: Box) -> None:
+async def test_two_calls_at_once_each_hear_their_own_answer(box: PrivateBox) -> None:
     questions = ("What is the capital of France?", "What is the capital of Italy?")
     spoken = await say(box, *questions)
     reports = await asyncio.gather(*(converse(box, [one] * 2) for one in spoken))
@@ -90,7 +90,7 @@ async def test_two_calls_at_once_each_hear_their_own_answer(box: Box) -> None:
             assert other not in heard
 
 
-async def test_a_call_over_capacity_is_told_its_place_and_gets_its_turn(box: Box) -> None:
+async def test_a_call_over_capacity_is_told_its_place_and_gets_its_turn(box: PrivateBox) -> None:
     places: list[int] = []
     (question,) = await say(box, "What is the capital of France?")
     async with dial(box.settings.door_url):
@@ -103,12 +103,12 @@ async def test_a_call_over_capacity_is_told_its_place_and_gets_its_turn(box: Box
     assert places[0] == 1
 
 
-async def answer_after_queueing(box: Box, question: Utterance, places: list[int]) -> str:
+async def answer_after_queueing(box: PrivateBox, question: Utterance, places: list[int]) -> str:
     async with dial(box.settings.door_url, on_queued=lambda queued: places.append(queued.position)) as robot:
         return (await talk(robot, [question])).turns[0].answer
 
 
-async def test_barge_in_stops_the_voice(box: Box) -> None:
+async def test_barge_in_stops_the_voice(box: PrivateBox) -> None:
     (question, interruption) = await say(
         box, "Please tell me a long story about a dog.", "Stop please, what is the capital of France?"
     )

@@ -11,22 +11,22 @@ import pytest
 
 from daemons.errors import CallboxError
 from ops.caller import synthesize, talk
+from ops.private_box import PrivateBox
 from ops.programs import STOP_ORDER
 from ops.robot import dial
-from tests.e2e.box import Box
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 BACK_S = 10.0
 
 
-async def answered(box: Box) -> str:
+async def answered(box: PrivateBox) -> str:
     spoken = await synthesize(box.settings, "What is the capital of France?")
     async with dial(box.settings.door_url) as robot:
         return (await talk(robot, [spoken])).turns[0].answer
 
 
-async def next_call_begins(box: Box, began_s: float) -> float:
+async def next_call_begins(box: PrivateBox, began_s: float) -> float:
     """Dial as a person would, again after a refusal; seconds until the greeting is heard."""
     while True:
         try:
@@ -39,7 +39,7 @@ async def next_call_begins(box: Box, began_s: float) -> float:
             await asyncio.sleep(0.5)
 
 
-async def until_idle(box: Box) -> bool:
+async def until_idle(box: PrivateBox) -> bool:
     """Whether the agent lets go of its last call within a few seconds."""
     async with aiohttp.ClientSession() as session:
         for _ in range(50):
@@ -51,7 +51,7 @@ async def until_idle(box: Box) -> bool:
 
 
 @pytest.mark.parametrize("program", ["agent", "tts"])
-async def test_after_kill_9_the_next_call_works_by_itself(box: Box, program: str) -> None:
+async def test_after_kill_9_the_next_call_works_by_itself(box: PrivateBox, program: str) -> None:
     pid = box.pid(program)
     os.kill(pid, signal.SIGKILL)
     took_s = await next_call_begins(box, time.monotonic())
@@ -62,7 +62,7 @@ async def test_after_kill_9_the_next_call_works_by_itself(box: Box, program: str
 
 
 @pytest.mark.parametrize("program", STOP_ORDER)
-def test_a_program_that_is_told_to_end_comes_back(box: Box, program: str) -> None:
+def test_a_program_that_is_told_to_end_comes_back(box: PrivateBox, program: str) -> None:
     pid = box.pid(program)
     os.kill(pid, signal.SIGTERM)
     took_s = box.wait_ready(program, other_than=pid)
@@ -70,14 +70,14 @@ def test_a_program_that_is_told_to_end_comes_back(box: Box, program: str) -> Non
     assert took_s < box.settings.drain_s, "it waited for work that had ended"
 
 
-async def test_the_box_still_answers_after_all_of_that(box: Box) -> None:
+async def test_the_box_still_answers_after_all_of_that(box: PrivateBox) -> None:
     await next_call_begins(box, time.monotonic())
     assert "paris" in (await answered(box)).lower()
     assert box.status()["ok"]
     assert await until_idle(box), "the agent still holds a call that has ended"
 
 
-async def test_up_on_a_running_box_restarts_nothing_and_interrupts_no_call(box: Box) -> None:
+async def test_up_on_a_running_box_restarts_nothing_and_interrupts_no_call(box: PrivateBox) -> None:
     programs = {one["name"]: one["pid"] for one in box.status()["programs"]}
     async with dial(box.settings.door_url) as robot:
         await robot.event(lambda event: event["event"] == "first_frame_published", 20)
@@ -89,7 +89,7 @@ async def test_up_on_a_running_box_restarts_nothing_and_interrupts_no_call(box: 
     assert {one["name"]: one["pid"] for one in box.status()["programs"]} == programs
 
 
-async def test_restart_of_redis_ends_no_call(box: Box) -> None:
+async def test_restart_of_redis_ends_no_call(box: PrivateBox) -> None:
     """Append-only, always synced: what was held before is held after."""
     spoken = await synthesize(box.settings, "What is the capital of France?")
     async with dial(box.settings.door_url) as robot:
@@ -103,7 +103,7 @@ async def test_restart_of_redis_ends_no_call(box: Box) -> None:
         assert "paris" in report.turns[0].answer.lower()
 
 
-async def test_loss_of_redis_data_ends_no_call(box: Box) -> None:
+async def test_loss_of_redis_data_ends_no_call(box: PrivateBox) -> None:
     """The agent gives back what it holds before anyone else is given it."""
     spoken = await synthesize(box.settings, "What is the capital of France?")
     async with dial(box.settings.door_url) as robot:

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemons.registry import connect
-from tests.e2e.box import Box
+from ops.private_box import PrivateBox
 
 pytestmark = pytest.mark.e2e
 
@@ -19,7 +19,7 @@ WORKERS = ("stt", "llm", "tts", "agent")
 DAEMONS = (*WORKERS, "token", "monitor")
 
 
-def get(box: Box, role: str, path: str) -> str:
+def get(box: PrivateBox, role: str, path: str) -> str:
     port = getattr(box.settings, f"{role}_port") + 1
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         assert answer.status == 200
@@ -28,7 +28,7 @@ def get(box: Box, role: str, path: str) -> str:
 
 
 @pytest.mark.parametrize("role", DAEMONS)
-def test_a_daemon_tells_how_it_is(box: Box, role: str) -> None:
+def test_a_daemon_tells_how_it_is(box: PrivateBox, role: str) -> None:
     assert get(box, role, "/livez") == get(box, role, "/readyz") == "ok\n"
     shown: dict[str, Any] = json.loads(get(box, role, "/health"))
     uuid.UUID(shown["boot"])
@@ -41,14 +41,14 @@ def test_a_daemon_tells_how_it_is(box: Box, role: str) -> None:
 
 
 @pytest.mark.parametrize("role", DAEMONS)
-def test_a_daemon_has_metrics_that_prometheus_reads(box: Box, role: str) -> None:
+def test_a_daemon_has_metrics_that_prometheus_reads(box: PrivateBox, role: str) -> None:
     families = {family.name for family in text_string_to_metric_families(get(box, role, "/metrics"))}
     assert "callbox_requests" in families, "what it has admitted"
     assert families >= {"process_resident_memory_bytes", "process_cpu_seconds"}
 
 
 @pytest.mark.parametrize("role", DAEMONS)
-def test_a_process_of_its_own_answers(box: Box, role: str) -> None:
+def test_a_process_of_its_own_answers(box: PrivateBox, role: str) -> None:
     port = getattr(box.settings, f"{role}_port") + 1
     worker = psutil.Process(box.pid(role))
     answering = [child for child in worker.children() if "daemons.health" in child.cmdline()]
@@ -56,7 +56,7 @@ def test_a_process_of_its_own_answers(box: Box, role: str) -> None:
     assert port in {one.laddr.port for one in answering[0].net_connections() if one.status == psutil.CONN_LISTEN}
 
 
-async def test_a_prober_can_check_the_boot(box: Box) -> None:
+async def test_a_prober_can_check_the_boot(box: PrivateBox) -> None:
     registry = connect(box.settings.redis)
     try:
         boots = {worker.role: worker.boot for worker in (await registry.snapshot()).workers}

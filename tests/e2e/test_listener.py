@@ -5,12 +5,12 @@ import signal
 
 import pytest
 
-from tests.e2e.box import Box
+from ops.private_box import PrivateBox
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-def test_a_worker_that_hangs_is_restarted_and_its_story_is_told(box: Box) -> None:
+def test_a_worker_that_hangs_is_restarted_and_its_story_is_told(box: PrivateBox) -> None:
     pid = box.pid("tts")
     os.kill(pid, signal.SIGSTOP)
     took_s = box.wait_ready("tts", other_than=pid)

@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.caller import synthesize, talk
+from ops.private_box import PrivateBox
 from ops.robot import dial
-from tests.e2e.box import Box
 from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 COUNTED_S = 10.0  # after the call: the agent leaves, the monitor looks, both publish once a second
 
 
-def counters(box: Box) -> dict[str, float]:
+def counters(box: PrivateBox) -> dict[str, float]:
     """`daemon name{label values}` of each sample."""
     found = {}
     for role in ("stt", "tts", "llm", "agent", "token", "monitor"):
@@ -29,7 +29,7 @@ def counters(box: Box) -> dict[str, float]:
     return found
 
 
-async def test_a_call_is_counted_and_nothing_of_it_is_a_fault(box: Box) -> None:
+async def test_a_call_is_counted_and_nothing_of_it_is_a_fault(box: PrivateBox) -> None:
     before = counters(box)
 
     def gained() -> dict[str, float]:

@@ -16,8 +16,9 @@ import pytest
 from daemons import settings as settings_module
 from daemons.audio import Pcm, level_dbfs, read_wav, wav_bytes
 from ops.caller import Report, synthesize
+from ops.private_box import CALLBOX, PrivateBox
 from ops.robot import AUDIBLE_DBFS, dial
-from tests.e2e.box import CALLBOX, Box
+from tests.e2e.evidence import EVIDENCE
 from tests.e2e.netns import BOX, BOX_V6, NAME_SERVER, Namespace, Tap, wired
 from tests.e2e.test_page import CHROMIUM, HEARD_JS, browser_page, fake_microphone
 
@@ -39,7 +40,7 @@ class Listening(NamedTuple):
     port: int
 
 
-def beyond_loopback(box: Box, prefix: Sequence[str] = ()) -> set[Listening]:
+def beyond_loopback(box: PrivateBox, prefix: Sequence[str] = ()) -> set[Listening]:
     """Of everything that the box's processes listen on, what is not on loopback."""
     top = psutil.Process(int((box.var_dir / "run/supervisord.pid").read_text(encoding="ascii")))
     family = {process.pid for process in (top, *top.children(recursive=True))}
@@ -54,7 +55,7 @@ def beyond_loopback(box: Box, prefix: Sequence[str] = ()) -> set[Listening]:
     return found
 
 
-async def test_nothing_listens_beyond_loopback(box: Box) -> None:
+async def test_nothing_listens_beyond_loopback(box: PrivateBox) -> None:
     """WebRTC passes loopback over: during a call the agent holds a UDP port of each of the machine's addresses."""
     await until_only_loopback(box)
     agent = frozenset({box.pid("agent")})
@@ -67,7 +68,7 @@ async def test_nothing_listens_beyond_loopback(box: Box) -> None:
     await until_only_loopback(box)
 
 
-async def until_only_loopback(box: Box) -> None:
+async def until_only_loopback(box: PrivateBox) -> None:
     """A call that has ended closes its sockets within seconds."""
     for _ in range(40):
         if not (found := beyond_loopback(box)):
@@ -92,7 +93,7 @@ async def silent(sockets: set[Listening]) -> bool:
 
 
 class World(NamedTuple):
-    box: Box
+    box: PrivateBox
     home: Namespace
     away: Namespace
     tap: Tap
@@ -107,7 +108,7 @@ def world() -> Iterator[World]:
     with (
         wired() as (home, away),
         Tap(away) as tap,
-        Box(prefix=home.prefix, public_host=BOX, llm_model=SMALL_LLM) as box,
+        PrivateBox(prefix=home.prefix, public_host=BOX, llm_model=SMALL_LLM) as box,
     ):
         yield World(box, home, away, tap)
 
@@ -179,7 +180,7 @@ async def test_a_person_calls_from_a_page_on_another_network(world: World, tmp_p
         assert "capital of france" in (await page.locator('.caption[data-side="caller"]').inner_text()).lower()
         await page.wait_for_selector('#state[data-state="speaking"]', timeout=30_000)
         assert await page.evaluate(HEARD_JS) > 0.01, "the answer is heard"
-        await page.screenshot(path=world.box.evidence / "page-over-tls.png")
+        await page.screenshot(path=EVIDENCE / "page-over-tls.png")
         await page.click("#hangup")
         await page.wait_for_selector('#state[data-state="ended"]', timeout=10_000)
 
@@ -203,7 +204,7 @@ def test_a_box_without_a_way_out_takes_calls(tmp_path: Path) -> None:
         for interface in ("dark", "end"):
             alone.ip("link", "set", interface, "addrgenmode", "none", "up")
         alone.ip("addr", "add", f"{BOX}/24", "dev", "dark")
-        with Box(prefix=alone.prefix, llm_model=SMALL_LLM) as box:
+        with PrivateBox(prefix=alone.prefix, llm_model=SMALL_LLM) as box:
             question = alone.inside(lambda: asyncio.run(synthesize(box.settings, QUESTION))).pcm
             report, heard = call_from(alone, question, tmp_path, "--url", box.settings.door_url)
             assert_answered(report, heard)

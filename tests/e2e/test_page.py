@@ -11,8 +11,9 @@ from playwright.async_api import Page, async_playwright
 from daemons.audio import Pcm, wav_bytes
 from daemons.settings import Settings
 from ops.caller import synthesize
+from ops.private_box import PrivateBox
 from ops.robot import dial
-from tests.e2e.box import Box
+from tests.e2e.evidence import EVIDENCE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -80,7 +81,7 @@ async def browser_page(url: str, wav: Path, chromium: str | Path = CHROMIUM, *ar
             await browser.close()
 
 
-async def test_a_person_calls_from_the_page_and_hears_an_answer(box: Box, tmp_path: Path) -> None:
+async def test_a_person_calls_from_the_page_and_hears_an_answer(box: PrivateBox, tmp_path: Path) -> None:
     wav = await microphone(box.settings, "What is the capital of France?", tmp_path)
     complaints: list[str] = []
     async with browser_page(box.settings.door_url, wav) as page:
@@ -98,14 +99,14 @@ async def test_a_person_calls_from_the_page_and_hears_an_answer(box: Box, tmp_pa
         captions = await page.locator(".caption").all_inner_texts()
         assert any("capital of france" in caption.lower() for caption in captions), captions
         await page.wait_for_selector("#timeline li[data-ms]", timeout=10_000)
-        await page.screenshot(path=box.evidence / "page-in-call.png")
+        await page.screenshot(path=EVIDENCE / "page-in-call.png")
         assert not complaints
         await page.click("#hangup")
         await page.wait_for_selector('#state[data-state="ended"]', timeout=10_000)
-        await page.screenshot(path=box.evidence / "page-ended.png")
+        await page.screenshot(path=EVIDENCE / "page-ended.png")
 
 
-async def test_the_page_says_what_to_do_when_nobody_can_answer(box: Box, tmp_path: Path) -> None:
+async def test_the_page_says_what_to_do_when_nobody_can_answer(box: PrivateBox, tmp_path: Path) -> None:
     """No TTS worker: the caller is told before a room exists, and the next call works."""
     wav = await microphone(box.settings, "Hello?", tmp_path)
     box.supervisorctl("stop", "tts")
@@ -114,17 +115,17 @@ async def test_the_page_says_what_to_do_when_nobody_can_answer(box: Box, tmp_pat
             await page.click("#call")
             await page.wait_for_selector("#problem:visible", timeout=20_000)
             assert "tts" in await page.locator("#problem").inner_text()
-            await page.screenshot(path=box.evidence / "page-unavailable.png")
+            await page.screenshot(path=EVIDENCE / "page-unavailable.png")
     finally:
         box.supervisorctl("start", "tts")
         box.wait_ready("tts", other_than=0)
 
 
-def calls_held(box: Box) -> set[str]:
+def calls_held(box: PrivateBox) -> set[str]:
     return {lease["call"] for lease in box.status()["leases"]}
 
 
-async def test_a_reload_comes_back_to_the_same_call(box: Box, tmp_path: Path) -> None:
+async def test_a_reload_comes_back_to_the_same_call(box: PrivateBox, tmp_path: Path) -> None:
     wav = await microphone(box.settings, "What is the capital of France?", tmp_path)
     async with browser_page(box.settings.door_url, wav) as page:
         await page.click("#call")
@@ -137,7 +138,7 @@ async def test_a_reload_comes_back_to_the_same_call(box: Box, tmp_path: Path) ->
         await page.wait_for_selector('#state[data-state="ended"]', timeout=10_000)
 
 
-async def test_a_caller_over_capacity_sees_the_queue_and_is_put_through(box: Box, tmp_path: Path) -> None:
+async def test_a_caller_over_capacity_sees_the_queue_and_is_put_through(box: PrivateBox, tmp_path: Path) -> None:
     wav = await microphone(box.settings, "Hello?", tmp_path)
     async with (
         dial(box.settings.door_url),
@@ -147,7 +148,7 @@ async def test_a_caller_over_capacity_sees_the_queue_and_is_put_through(box: Box
         await page.click("#call")
         await page.wait_for_selector('#state[data-state="queued"]', timeout=20_000)
         assert "next" in await page.locator("#queue").inner_text()
-        await page.screenshot(path=box.evidence / "page-queued.png")
+        await page.screenshot(path=EVIDENCE / "page-queued.png")
         await second.leave()
         await page.wait_for_selector('#state[data-state="speaking"]', timeout=40_000)
         await page.click("#hangup")

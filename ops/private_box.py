@@ -1,4 +1,4 @@
-"""A whole box of its own, brought up and down by the command that people use."""
+"""A whole box of its own for tests, benches and drills, brought up and down by the command that people use."""
 
 import json
 import os
@@ -15,13 +15,14 @@ from typing import Any, Self
 from daemons import settings as settings_module
 from daemons.settings import ROOT, Settings
 from ops.free_ports import free_pair, free_port
+from ops.run import StepFailed
 
 UP_S = 300
 READY_S = 60.0
 CALLBOX = Path(sys.executable).with_name("callbox")
 
 
-class Box:
+class PrivateBox:
     """Up inside the context. Its programs run under a supervisord of its own, on free ports.
 
     `prefix` comes before each command: what runs the box somewhere else.
@@ -29,11 +30,9 @@ class Box:
 
     def __init__(self, *, prefix: Sequence[str] = (), **changes: object) -> None:
         self._prefix = prefix
-        self._folder = tempfile.TemporaryDirectory(prefix="cb-e2e-")  # short enough for a Unix socket
+        self._folder = tempfile.TemporaryDirectory(prefix="callbox-")  # short enough for a Unix socket
         self.var_dir = Path(self._folder.name)
         self.var_dir.chmod(0o755)  # nginx's workers are another user's when root runs this
-        self.evidence = ROOT / "var/evidence"  # screenshots, for people to look at
-        self.evidence.mkdir(parents=True, exist_ok=True)
         self.persona = self.var_dir / "persona.toml"
         self.write_persona()
         single = ("http", "https", "redis", "livekit", "livekit_udp", "livekit_tcp")
@@ -69,7 +68,8 @@ class Box:
         text = (ROOT / "etc/persona.toml").read_text(encoding="utf-8")
         for name, value in {"temperature": 0.0, **changes}.items():
             text, found = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
-            assert found == 1, name
+            if found != 1:
+                raise StepFailed(f"etc/persona.toml has {found} lines for {name}")
         self.persona.write_text(text, encoding="utf-8")
 
     def callbox(self, *words: str, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -84,7 +84,7 @@ class Box:
             check=False,
         )
         if check and done.returncode:
-            raise AssertionError(f"callbox {' '.join(words)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}")
+            raise StepFailed(f"callbox {' '.join(words)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
 
     def supervisorctl(self, *words: str) -> str:
@@ -120,4 +120,4 @@ class Box:
             if found and found["ready"] and self.pid(program) != other_than:
                 return time.monotonic() - began
             time.sleep(0.2)
-        raise AssertionError(f"{program} was not ready again within {READY_S} s:\n{self.log(program)[-2000:]}")
+        raise StepFailed(f"{program} was not ready again within {READY_S} s:\n{self.log(program)[-2000:]}")

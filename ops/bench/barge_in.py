@@ -1,0 +1,122 @@
+"""What happens when the caller makes a sound while the agent speaks, through LiveKit, as a robot hears it."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from daemons.audio import Pcm
+from ops.caller import Utterance, speech_end_ns, speech_start_ns, synthesize
+from ops.figures import Bound, Report, Summary
+from ops.private_box import PrivateBox
+from ops.robot import RATE_HZ, Robot, dial
+
+STORY = "Please tell me a long story about a dog and a cat."
+INTERRUPTION = "Stop, please. What is the capital of France?"
+BACKCHANNELS = ("Okay.", "Yeah.", "Right.", "I see.")
+LEAKS_DB = (-20.0, -30.0, -40.0)
+BEFORE_S = 1.0  # of the answer are heard before the sound
+EVENT_S = 30.0
+TAIL_S = 0.5
+SILENCE_P95_LIMIT_MS = 1000.0
+CANCEL_P95_LIMIT_MS = 25.0
+
+
+@dataclass(slots=True)
+class Taken:
+    silence_ms: list[float] = field(default_factory=list)
+    cancel_ms: list[float] = field(default_factory=list)
+    answer_ms: list[float] = field(default_factory=list)
+    sounds: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # made over an answer, by their kind
+    cut_off: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # answers that they ended
+
+
+async def measure(turns: int, *, llm_model: str, on_turn: Callable[[int], None]) -> Report:
+    """Each turn: an interruption that is meant, a cough, a backchannel, and each leak of the agent's own voice.
+
+    Raises StepFailed when the box does not come up, Unavailable or TimeoutError when a call fails.
+    """
+    taken = Taken()
+    with PrivateBox(slots=1, llm_model=llm_model) as box:
+        box.write_persona(max_sentences=4)
+        story, interruption = [await synthesize(box.settings, words) for words in (STORY, INTERRUPTION)]
+        backchannels = [await synthesize(box.settings, words) for words in BACKCHANNELS]
+        for number in range(turns):
+            async with dial(box.settings.door_url) as robot:
+                await robot.event(_is("reply_heard"), EVENT_S)
+                await _interrupt(robot, story, interruption, taken)
+                await _disturb(robot, story, _cough(number), "coughs", taken)
+                await _disturb(robot, story, backchannels[number % len(backchannels)].pcm, "backchannels", taken)
+                for leak_db in LEAKS_DB:
+                    robot.leak_db = leak_db
+                    await _disturb(robot, story, None, f"leaks of {leak_db:.0f} dB", taken)
+                    robot.leak_db = None
+            on_turn(1)
+    return _report(taken, llm_model)
+
+
+async def _interrupt(robot: Robot, story: Utterance, interruption: Utterance, taken: Taken) -> None:
+    asked_ns = await _until_answering(robot, story)
+    began_ns = await robot.say(interruption.pcm)
+    onset_ns = began_ns + speech_start_ns(interruption.pcm)
+    ended_ns = began_ns + speech_end_ns(interruption.pcm)
+    cancelled = await robot.event(_is("cancel_requested", asked_ns, why="barge_in"), EVENT_S)
+    last = await robot.event(_is("last_frame_published", cancelled["t_ns"]), EVENT_S)
+    first = await robot.event(_is("first_frame_published", ended_ns), EVENT_S)
+    await robot.event(_is("reply_heard", first["t_ns"]), EVENT_S)
+    await asyncio.sleep(TAIL_S)
+    silent_ns = robot.heard.silent_ns(onset_ns, first["t_ns"])
+    taken.silence_ms.append((silent_ns - onset_ns) / 1e6)
+    taken.cancel_ms.append((last["t_ns"] - cancelled["t_ns"]) / 1e6)
+    if (audible_ns := robot.heard.audible_ns(max(ended_ns, silent_ns))) is not None:
+        taken.answer_ms.append((audible_ns - ended_ns) / 1e6)
+
+
+async def _disturb(robot: Robot, story: Utterance, sound: Pcm | None, kind: str, taken: Taken) -> None:
+    asked_ns = await _until_answering(robot, story)
+    if sound is not None:
+        await robot.say(sound)
+    heard = await robot.event(_is("reply_heard", asked_ns), 2 * EVENT_S)
+    taken.sounds[kind] += 1
+    taken.cut_off[kind] += heard["cut_off"]
+    await asyncio.sleep(TAIL_S)
+
+
+async def _until_answering(robot: Robot, question: Utterance) -> int:
+    """Ask, and hear a little of the answer; returns when its first frame was sent, in ns."""
+    began_ns = await robot.say(question.pcm)
+    first = await robot.event(_is("first_frame_published", began_ns), EVENT_S)
+    await asyncio.sleep(BEFORE_S)
+    return int(first["t_ns"])
+
+
+def _is(event: str, after_ns: int = 0, **data: Any) -> Callable[[dict[str, Any]], bool]:
+    wanted = {"event": event, **data}
+    return lambda record: record["t_ns"] >= after_ns and wanted.items() <= record.items()
+
+
+def _cough(seed: int) -> Pcm:
+    """A burst of noise, 200 ms, that falls off: made of no voice, so that only its length and level speak for it."""
+    rng = np.random.default_rng(seed)
+    length = RATE_HZ // 5
+    noise = rng.normal(0, 0.2, length) * np.exp(-np.linspace(0, 5, length))
+    return Pcm((np.clip(noise, -1, 1) * 32767).astype(np.int16), RATE_HZ)
+
+
+def _report(taken: Taken, llm_model: str) -> Report:
+    report = Report("The caller makes a sound while the agent speaks", facts={"llm": llm_model})
+    silence, cancel = Summary.of(taken.silence_ms), Summary.of(taken.cancel_ms)
+    report.samples["speech of the caller → silence heard"] = silence
+    report.samples["cancel → last frame published"] = cancel
+    if taken.answer_ms:
+        report.samples["end of the interruption → its answer heard"] = Summary.of(taken.answer_ms)
+    for kind, count in taken.sounds.items():
+        report.counts[f"answers ended by {kind}, of {count}"] = taken.cut_off[kind]
+    report.bounds += [
+        Bound("speech of the caller → silence heard, P95", silence.p95_or_max, SILENCE_P95_LIMIT_MS, "ms"),
+        Bound("cancel → last frame published, P95", cancel.p95_or_max, CANCEL_P95_LIMIT_MS, "ms"),
+    ]
+    return report
