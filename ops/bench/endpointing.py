@@ -17,6 +17,7 @@ from daemons.agent import persona
 from daemons.agent.ending import Waits, endpoint_ms
 from daemons.agent.hearing import PRE_ROLL_MS, SPEECH_BEGINS, SPEECH_GOES_ON
 from daemons.agent.smart_turn import FILE, SmartTurn
+from daemons.agent.turn import Timing
 from daemons.audio import FloatSamples, to_float
 from daemons.models import model_dir
 from daemons.settings import Settings
@@ -28,7 +29,7 @@ from ops.bench.pauses import Half, Kind, Pause, Recording, Style
 from ops.figures import Bound, Report, Summary
 from ops.progress import console
 
-ASKED_AFTER = 3  # silent windows, about 100 ms: then the utterance goes to STT and to the model
+ASKED_AFTER = round(Timing().speculate_ms / WINDOW_MS)  # silent windows, then STT and the model are asked
 ASKED_AGAIN_AFTER = 10
 AGAIN_MS = ASKED_AGAIN_AFTER * WINDOW_MS
 ANSWER_MS = 60.0  # what the model takes, so that a second look ends no turn sooner
