@@ -11,6 +11,7 @@ import numpy as np
 from livekit import rtc
 
 from daemons import wire
+from daemons.agent.echo import EchoCanceller
 from daemons.agent.playout import QUEUE_MS
 from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Samples
 from daemons.errors import Unavailable
@@ -40,6 +41,7 @@ class CallRoom:
         self._name = name
         self._room = rtc.Room()
         self._source = rtc.AudioSource(TTS_RATE_HZ, 1, queue_size_ms=QUEUE_MS + 20)
+        self._echo = EchoCanceller()
         self._outbox: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue(OUTBOX_MESSAGES)
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: asyncio.Task[None] | None = None
@@ -121,10 +123,12 @@ class CallRoom:
         return self._source.queued_duration * 1000
 
     async def play(self, samples: Samples) -> None:
+        self._echo.play(samples)
         await self._source.capture_frame(rtc.AudioFrame(samples.tobytes(), TTS_RATE_HZ, 1, len(samples)))
 
     def clear(self) -> None:
         self._source.clear_queue()
+        self._echo.clear()
 
     # What the page is told
 
@@ -195,7 +199,7 @@ class CallRoom:
         stream = rtc.AudioStream(track, sample_rate=STT_RATE_HZ, num_channels=1, capacity=CAPTURE_FRAMES)
         try:
             async for event in stream:
-                self._on_audio(np.frombuffer(event.frame.data, np.int16))
+                self._on_audio(self._echo.clean(np.frombuffer(event.frame.data, np.int16)))
         finally:
             with contextlib.suppress(TimeoutError):  # a room being torn down may not send the last event
                 async with asyncio.timeout(STREAM_CLOSE_S):

@@ -211,7 +211,7 @@ class Timing:
     endpoint_ms: float = 1200  # silence so long ends any turn
     max_utterance_ms: float = 60_000  # an utterance so long is answered although it goes on
     barge_in_ms: float = 640  # speech so long over a reply is meant, whatever it says
-    false_alarm_ms: float = 320  # silence so long after a burst too short for words resumes the reply
+    false_alarm_ms: float = 320  # silence so long after a sound that does not want the floor resumes the reply
 
 
 KEPT_SMOOTHING = 0.2
@@ -339,7 +339,7 @@ class Turn:
         if self.state is not State.INTERRUPTED:
             return self._decide()
         if is_backchannel(event.text):
-            return self._let_through()
+            return []  # more may follow: "okay, but wait"
         self.state = State.DECIDING
         return [*self._cancel(Why.BARGE_IN), *self._decide()]
 
@@ -389,7 +389,7 @@ class Turn:
             return [*self._drop_take(), *self._cancel(Why.BARGE_IN)]
         if onset:
             return self._drop_take()
-        if self._burst_ms < self.timing.min_speech_ms:
+        if self._burst_ms < self.timing.min_speech_ms or self._take is not None:
             return self._let_through() if self._silence_ms >= self.timing.false_alarm_ms else []
         if self._silence_ms >= self.timing.endpoint_ms:  # its words are late: what lasted so long is meant
             self.state = State.DECIDING

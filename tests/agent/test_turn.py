@@ -222,8 +222,20 @@ def test_a_backchannel_is_let_through(call: Caller) -> None:
     call.hear_reply()
     call.speech(384)
     assert kinds(call.silence(96)) == [turn.Transcribe]
-    assert kinds(call.understood("Mm-hmm.")) == [turn.Resume, turn.DropUtterance]
+    assert call.understood("Mm-hmm.") == []
+    assert kinds(call.silence(224)) == [turn.Resume, turn.DropUtterance]
     assert call.state() is State.SPEAKING
+
+
+def test_what_begins_as_a_backchannel_may_go_on(call: Caller) -> None:
+    call.ask()
+    call.hear_reply()
+    call.speech(384)
+    call.silence(96)
+    call.understood("Okay.")
+    assert call.speech(192) == []
+    assert kinds(call.silence(96)) == [turn.Transcribe]
+    assert kinds(call.understood("Okay, but wait.")) == [turn.Cancel, turn.Think]
 
 
 def test_a_short_word_that_wants_the_floor_gets_it_and_is_answered(call: Caller) -> None:
