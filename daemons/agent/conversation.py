@@ -343,7 +343,8 @@ class Conversation:
         self._count("failed" if why is turn.Why.FAILED else "thrown_away")
         _stop(self._replying)
         played_samples = self._playout.cancel()
-        self._emit("last_frame_published", generation)
+        if played_samples:
+            self._emit("last_frame_published", generation)
         reply, self._reply = self._reply, None
         if reply is not None and why is not turn.Why.FAILED and (played_samples or reply.keep_caller):
             heard = reply.heard(played_samples)
