@@ -72,6 +72,16 @@ class Heard:
                 return self.began_ns + round((at + step) / RATE_HZ * 1e9)
         return after_ns
 
+    def longest_silence_s(self, from_ns: int, to_ns: int) -> float:
+        """The longest stretch between these moments without an audible 10 ms."""
+        step = RATE_HZ // 100
+        samples = self.between(from_ns, to_ns).samples
+        longest = silent = 0
+        for at in range(0, len(samples), step):
+            silent = 0 if level_dbfs(samples[at : at + step]) > AUDIBLE_DBFS else silent + 1
+            longest = max(longest, silent)
+        return longest * step / RATE_HZ
+
     def between(self, from_ns: int, to_ns: int) -> Pcm:
         first, last = (max(0, round((at - self.began_ns) * RATE_HZ / 1e9)) for at in (from_ns, to_ns))
         return Pcm(self.pcm().samples[first:last], RATE_HZ)

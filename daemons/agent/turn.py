@@ -250,9 +250,9 @@ class Turn:
 
     @property
     def awaited(self) -> bool:
-        """The caller has finished, and waits for the agent or listens to it."""
+        """The caller is silent, and waits for the agent or listens to it."""
         if self.state is State.DECIDING:
-            return self._silence_ms >= self.timing.endpoint_ms
+            return self._take is None or bool(self._take.text)
         return self.state in (State.THINKING, State.SPEAKING)
 
     def on(self, event: Event) -> list[Action]:

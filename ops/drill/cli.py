@@ -12,12 +12,14 @@ from typing import Annotated
 
 import typer
 
+from daemons import settings
 from ops.drill.disconnects.report import report as report_disconnects
 from ops.drill.disconnects.run import drill as drill_disconnects
 from ops.drill.disconnects.run import steps as steps_of_disconnects
 from ops.drill.faults.report import report
 from ops.drill.faults.run import drill as run_drill
 from ops.drill.registry.run import drill as drill_registry
+from ops.drill.workers import drill as drill_workers
 from ops.figures import JsonFile
 from ops.progress import console, count_bar
 
@@ -123,3 +125,21 @@ def registry(
     """
     seed = random.randrange(2**31) if seed is None else seed  # noqa: S311 - chooses operations
     drill_registry(ops, seed, clients).finish(json_file)
+
+
+@app.command()
+def workers(
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Of 18: 3 roles, 2 faults, 3 phases of a turn.")] = 36,
+    model: Annotated[
+        str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")
+    ] = "",
+    json_file: JsonFile = None,
+) -> None:
+    """Kill and stop stt, llm and tts while a caller is heard, thought about and spoken to: calls lost, silence heard.
+
+    Through LiveKit in a box of its own with one worker of each role. A worker that is stopped is found and restarted
+    after 20 to 25 s, so half of the rounds take a minute each.
+    """
+    with count_bar("rounds", rounds) as on_round:
+        report = asyncio.run(drill_workers(rounds, llm_model=model or settings.load().llm_model, on_round=on_round))
+    report.finish(json_file)
