@@ -15,7 +15,7 @@ from rich.table import Table
 from daemons.audio import Pcm, level_dbfs, read_wav
 from daemons.errors import BadRequest, Unavailable
 from daemons.settings import Settings
-from ops.robot import AUDIBLE_DBFS, Robot, dial
+from ops.robot import AUDIBLE_DBFS, Robot, dial, happened
 
 REPLY_TIMEOUT_S = 60.0
 TAIL_NS = 400_000_000  # what is still on its way when the agent has sent its last frame
@@ -65,7 +65,7 @@ class Utterance(BaseModel):
 
 async def talk(robot: Robot, utterances: Sequence[Utterance]) -> Report:
     """Hear the greeting, then say each utterance and hear its answer out. Raises Unavailable or TimeoutError."""
-    greeting = (await robot.event(_is("reply_heard"), GREETING_TIMEOUT_S))["text"]
+    greeting = (await robot.event(happened("reply_heard"), GREETING_TIMEOUT_S))["text"]
     turns = []
     for utterance in utterances:
         await asyncio.sleep(TAIL_NS / 1e9)
@@ -86,7 +86,7 @@ async def _turn(robot: Robot, utterance: Utterance) -> Turn:
         lambda event: event["event"] in ("reply_finished", "last_frame_published") and event["turn"] == generation,
         REPLY_TIMEOUT_S,
     )
-    heard = await robot.event(_is("reply_heard", generation), REPLY_TIMEOUT_S)
+    heard = await robot.event(happened("reply_heard", turn=generation), REPLY_TIMEOUT_S)
     await asyncio.sleep(TAIL_NS / 1e9)
     events = [event for event in robot.events if event.get("turn") == generation]
     at = {event["event"]: event["t_ns"] for event in events}  # the last of each counts: takes replace each other
@@ -186,10 +186,6 @@ def _worst(columns: list[list[float]]) -> list[str]:
 
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}"
-
-
-def _is(event: str, generation: int | None = None) -> Any:
-    return lambda record: record["event"] == event and generation in (None, record.get("turn"))
 
 
 def _ms(ns: int) -> float:

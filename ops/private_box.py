@@ -46,7 +46,7 @@ class PrivateBox:
             **changes,
         }
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(settings_module.PREFIX)},
+            **settings_module.environment_without_settings(),
             **{f"{settings_module.PREFIX}{name.upper()}": str(value) for name, value in given.items()},
         }
 

@@ -230,6 +230,12 @@ class Robot:
         task.add_done_callback(self._tasks.discard)
 
 
+def happened(event: str, after_ns: int = 0, **data: Any) -> Callable[[dict[str, Any]], bool]:
+    """Matches trace events of this name from that moment on with this data."""
+    wanted = {"event": event, **data}
+    return lambda record: record["t_ns"] >= after_ns and wanted.items() <= record.items()
+
+
 @contextlib.asynccontextmanager
 async def dial(
     door_url: str,

@@ -1,7 +1,6 @@
 """A real daemon, `python -m daemons.<role>`, on ports of its own."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -38,7 +37,7 @@ class WorkerProcess:
             f"{role}_port": self.port,
         }
         self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("CALLBOX_")},
+            **settings_module.environment_without_settings(),
             **{f"CALLBOX_{name.upper()}": str(value) for name, value in {**given, **settings}.items()},
         }
 

@@ -88,10 +88,7 @@ class Peers:
 
         Speculative work is asked for once, of the worker that is there.
         """
-        if priority == "speculative":
-            response = await self._once("llm", lambda: self._open_chat(body, priority))
-        else:
-            response = await self._with_replacement("llm", lambda: self._open_chat(body, priority))
+        response = await self._ask("llm", lambda: self._open_chat(body, priority), priority)
         try:
             async for line in response.content:
                 if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
@@ -108,19 +105,19 @@ class Peers:
 
     async def read_ahead(self, body: dict[str, Any]) -> None:
         """Let the model read what the next answer begins with. A hint: when it fails, nobody is replaced for it."""
+
+        async def ask() -> None:
+            async with await self._open_chat({**body, "max_tokens": 0}, "speculative") as response:
+                await response.read()
+
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                async with await self._open_chat({**body, "max_tokens": 0}, "speculative") as response:
-                    await response.read()
-        except (*_BROKEN, Unavailable, BadRequest) as error:
-            log.info("%s: nothing was read ahead: %s", self._call, error or type(error).__name__)
+            await self._once("llm", ask)
+        except (Unavailable, BadRequest) as error:
+            log.info("%s: nothing was read ahead: %s", self._call, error)
 
     async def speech(self, priority: wire.Priority) -> "Speech":
         """A new request to the speaking worker."""
-        if priority == "speculative":
-            socket = await self._once("tts", lambda: self._socket("tts", "/tts/live"))
-        else:
-            socket = await self._with_replacement("tts", lambda: self._socket("tts", "/tts/live"))
+        socket = await self._ask("tts", lambda: self._socket("tts", "/tts/live"), priority)
         return Speech(socket, self._next_id(), priority)
 
     async def render(self, text: str) -> Samples:
@@ -142,6 +139,9 @@ class Peers:
     async def close(self) -> None:
         for role in list(self._sockets):
             await self._drop_socket(role)
+
+    async def _ask(self, role: str, ask: Callable[[], Awaitable[Answer]], priority: wire.Priority) -> Answer:
+        return await (self._once if priority == "speculative" else self._with_replacement)(role, ask)
 
     async def _once(self, role: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         try:

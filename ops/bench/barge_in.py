@@ -4,7 +4,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from daemons.audio import Pcm
 from ops.caller import Utterance, speech_end_ns, speech_start_ns, synthesize
 from ops.figures import Bound, Report, Summary
 from ops.private_box import PrivateBox
-from ops.robot import RATE_HZ, Robot, dial
+from ops.robot import RATE_HZ, Robot, dial, happened
 
 STORY = "Please tell me a long story about a dog and a cat."
 INTERRUPTION = "Stop, please. What is the capital of France?"
@@ -46,14 +45,14 @@ async def measure(turns: int, *, llm_model: str, on_turn: Callable[[int], None])
         backchannels = [await synthesize(box.settings, words) for words in BACKCHANNELS]
         for number in range(turns):
             async with dial(box.settings.door_url) as robot:
-                await robot.event(_is("reply_heard"), EVENT_S)
+                await robot.event(happened("reply_heard"), EVENT_S)
                 await _interrupt(robot, story, interruption, taken)
                 await _disturb(robot, story, _cough(number), "coughs", taken)
                 await _disturb(robot, story, backchannels[number % len(backchannels)].pcm, "backchannels", taken)
             for leak_db in LEAKS_DB:
                 async with dial(box.settings.door_url) as robot:
                     robot.leak_db = leak_db  # from the greeting on, as a speakerphone does
-                    await robot.event(_is("reply_heard"), EVENT_S)
+                    await robot.event(happened("reply_heard"), EVENT_S)
                     await _disturb(robot, story, None, f"leaks of {leak_db:.0f} dB", taken)
             on_turn(1)
     return _report(taken, llm_model)
@@ -64,10 +63,10 @@ async def _interrupt(robot: Robot, story: Utterance, interruption: Utterance, ta
     began_ns = await robot.say(interruption.pcm)
     onset_ns = began_ns + speech_start_ns(interruption.pcm)
     ended_ns = began_ns + speech_end_ns(interruption.pcm)
-    cancelled = await robot.event(_is("cancel_requested", asked_ns, why="barge_in"), EVENT_S)
-    last = await robot.event(_is("last_frame_published", cancelled["t_ns"]), EVENT_S)
-    first = await robot.event(_is("first_frame_published", ended_ns), EVENT_S)
-    await robot.event(_is("reply_heard", first["t_ns"]), EVENT_S)
+    cancelled = await robot.event(happened("cancel_requested", asked_ns, why="barge_in"), EVENT_S)
+    last = await robot.event(happened("last_frame_published", cancelled["t_ns"]), EVENT_S)
+    first = await robot.event(happened("first_frame_published", ended_ns), EVENT_S)
+    await robot.event(happened("reply_heard", first["t_ns"]), EVENT_S)
     await asyncio.sleep(TAIL_S)
     silent_ns = robot.heard.silent_ns(onset_ns, first["t_ns"])
     taken.silence_ms.append((silent_ns - onset_ns) / 1e6)
@@ -80,7 +79,7 @@ async def _disturb(robot: Robot, story: Utterance, sound: Pcm | None, kind: str,
     asked_ns = await _until_answering(robot, story)
     if sound is not None:
         await robot.say(sound)
-    heard = await robot.event(_is("reply_heard", asked_ns), 2 * EVENT_S)
+    heard = await robot.event(happened("reply_heard", asked_ns), 2 * EVENT_S)
     taken.sounds[kind] += 1
     taken.cut_off[kind] += heard["cut_off"]
     await asyncio.sleep(TAIL_S)
@@ -89,14 +88,9 @@ async def _disturb(robot: Robot, story: Utterance, sound: Pcm | None, kind: str,
 async def _until_answering(robot: Robot, question: Utterance) -> int:
     """Ask, and hear a little of the answer; returns when its first frame was sent, in ns."""
     began_ns = await robot.say(question.pcm)
-    first = await robot.event(_is("first_frame_published", began_ns), EVENT_S)
+    first = await robot.event(happened("first_frame_published", began_ns), EVENT_S)
     await asyncio.sleep(BEFORE_S)
     return int(first["t_ns"])
-
-
-def _is(event: str, after_ns: int = 0, **data: Any) -> Callable[[dict[str, Any]], bool]:
-    wanted = {"event": event, **data}
-    return lambda record: record["t_ns"] >= after_ns and wanted.items() <= record.items()
 
 
 def _cough(seed: int) -> Pcm:

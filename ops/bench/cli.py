@@ -22,6 +22,9 @@ from ops.bench.tts_page import page
 from ops.figures import JsonFile, write_json
 from ops.progress import console, count_bar
 
+Model = Annotated[str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")]
+Speech = Annotated[Path, typer.Option(metavar="FOLDER", help="WAV files, and their words in a file `transcription`.")]
+
 app = typer.Typer(no_args_is_help=True, help="Measure what things cost, side by side in one run.")
 
 
@@ -64,9 +67,7 @@ def health(
 @app.command()
 def llm(
     rounds: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 20,
-    model: Annotated[
-        str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")
-    ] = "",
+    model: Model = "",
     json_file: JsonFile = None,
 ) -> None:
     """First tokens of chat with and without the prompt cache, tokens a second, and how soon work stops.
@@ -113,9 +114,7 @@ def tts(
 @app.command()
 def stt(
     rounds: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 20,
-    speech: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="WAV files, and their words in a file `transcription`.")
-    ] = stt_bench.CLIPS,
+    speech: Speech = stt_bench.CLIPS,
     json_file: JsonFile = None,
 ) -> None:
     """Time of a transcription by the length of its audio, beside partials and another one, and its word error rate.
@@ -144,12 +143,8 @@ def endpointing(json_file: JsonFile = None) -> None:
 @app.command()
 def priorities(
     rounds: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 20,
-    speech: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="WAV files, and their words in a file `transcription`.")
-    ] = stt_bench.CLIPS,
-    model: Annotated[
-        str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")
-    ] = "",
+    speech: Speech = stt_bench.CLIPS,
+    model: Model = "",
     json_file: JsonFile = None,
 ) -> None:
     """A caller's turn, from its commit to its first audio, alone and beside another call, with and without priorities.
@@ -169,9 +164,7 @@ def turns(
     speculation: Annotated[
         bool | None, typer.Option(help="Only with it, or only without; both in turn when not given.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")
-    ] = "",
+    model: Model = "",
     json_file: JsonFile = None,
 ) -> None:
     """How soon a caller is answered: calls through LiveKit to a box of its own, as a robot hears them.
@@ -189,9 +182,7 @@ def turns(
 @app.command(name="barge-in")
 def barge_in(
     turns: Annotated[int, typer.Option(min=1, help="Of each kind of sound.")] = 30,
-    model: Annotated[
-        str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")
-    ] = "",
+    model: Model = "",
     json_file: JsonFile = None,
 ) -> None:
     """The caller makes a sound while the agent speaks: how soon it falls silent, and what wrongly silences it.

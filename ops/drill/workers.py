@@ -7,7 +7,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import psutil
 
@@ -15,7 +15,7 @@ from daemons.errors import Unavailable
 from ops.caller import Utterance, speech_end_ns, synthesize
 from ops.figures import Bound, Report, Summary
 from ops.private_box import PrivateBox
-from ops.robot import Robot, dial
+from ops.robot import Robot, dial, happened
 
 QUESTION = "Please tell me something about the city of Paris."
 AFTERWARDS = "What is the capital of France?"
@@ -74,7 +74,7 @@ async def _round(box: PrivateBox, one: Round, questions: list[Utterance], taken:
     question, afterwards = questions
     victim = psutil.Process(box.pid(one.role))
     async with dial(box.settings.door_url) as robot:
-        await robot.event(_is("reply_heard"), GREETING_S)
+        await robot.event(happened("reply_heard"), GREETING_S)
         await asyncio.sleep(SETTLE_S)
         saying = asyncio.create_task(robot.say(question.pcm))
         try:
@@ -85,7 +85,7 @@ async def _round(box: PrivateBox, one: Round, questions: list[Utterance], taken:
             ended_ns = began_ns + speech_end_ns(question.pcm)
             if one.phase != "hearing":
                 event = "eot_committed" if one.phase == "thinking" else "first_frame_published"
-                await robot.event(_is(event, ended_ns), ANSWER_S)
+                await robot.event(happened(event, ended_ns), ANSWER_S)
                 await asyncio.sleep(INTO_THE_ANSWER_S if one.phase == "speaking" else 0)
                 os.kill(victim.pid, FAULTS[one.fault])
             await _whole_answer(robot, ended_ns, one, taken)
@@ -99,18 +99,13 @@ async def _round(box: PrivateBox, one: Round, questions: list[Utterance], taken:
 
 async def _whole_answer(robot: Robot, ended_ns: int, one: Round, taken: Taken) -> None:
     """Hear an answer out, and take what was heard until then. Raises what `Robot.event` raises."""
-    first = await robot.event(_is("reply_finished", ended_ns), ANSWER_S)
-    heard = await robot.event(_is("reply_heard", ended_ns, turn=first["turn"]), ANSWER_S)
+    first = await robot.event(happened("reply_finished", ended_ns), ANSWER_S)
+    heard = await robot.event(happened("reply_heard", ended_ns, turn=first["turn"]), ANSWER_S)
     taken.unanswered += heard["cut_off"] or not heard["text"]
     taken.silence_s[one.fault].append(robot.heard.longest_silence_s(ended_ns, first["t_ns"]))
     audible_ns = robot.heard.audible_ns(ended_ns)
     taken.answered_s[one.fault].append(((audible_ns or first["t_ns"]) - ended_ns) / 1e9)
     await asyncio.sleep(SETTLE_S)
-
-
-def _is(event: str, after_ns: int = 0, **data: Any) -> Callable[[dict[str, Any]], bool]:
-    wanted = {"event": event, **data}
-    return lambda record: record["t_ns"] >= after_ns and wanted.items() <= record.items()
 
 
 def _report(taken: Taken, rounds: int, llm_model: str) -> Report:
