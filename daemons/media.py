@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from livekit import api
 from livekit.api.room_service import RoomService
+from livekit.protocol.models import DisconnectReason
 
 from daemons.errors import Unavailable
 from daemons.settings import Settings
@@ -15,6 +16,17 @@ from daemons.settings import Settings
 TOKEN_TTL_S = 600  # livekit-server renews it for who is inside
 API_TIMEOUT_S = 5.0
 EMPTY_TIMEOUT_S = 60
+
+# Somebody wants it so. Whatever else ends a connection may be mended by joining again.
+LEFT_FOR_GOOD: frozenset[int] = frozenset(
+    (
+        DisconnectReason.CLIENT_INITIATED,
+        DisconnectReason.DUPLICATE_IDENTITY,
+        DisconnectReason.PARTICIPANT_REMOVED,
+        DisconnectReason.ROOM_DELETED,
+        DisconnectReason.ROOM_CLOSED,
+    )
+)
 
 
 def join_token(settings: Settings, room: str, identity: str, *, agent: bool = False) -> str:

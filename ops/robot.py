@@ -8,7 +8,7 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from daemons import wire
 from daemons.audio import FRAME_MS, Pcm, Samples, level_dbfs
 from daemons.errors import AtCapacity, Unavailable
+from daemons.media import LEFT_FOR_GOOD
 
 RATE_HZ = 48_000
 FRAME_SAMPLES = RATE_HZ * FRAME_MS // 1000
@@ -27,6 +28,8 @@ AUDIBLE_DBFS = -50.0
 CONNECT_TIMEOUT_S = 15.0
 QUEUE_POLL_S = 1.0
 STREAM_CLOSE_S = 1.0
+RETURN_FOR_S = 20.0
+RETURN_EACH_S = 1.0
 LEAK_BLOCKS = 10  # that may wait to be heard by the microphone; older ones are dropped
 
 _answer: TypeAdapter[wire.CallGranted | wire.CallQueued | wire.CallRefused] = TypeAdapter(
@@ -95,9 +98,13 @@ class Heard:
 
 
 class Robot:
-    """One call, from `dial` to hang-up."""
+    """One call, from `dial` to hang-up.
 
-    def __init__(self) -> None:
+    `ask_again` gets a fresh token for the same call: a robot whose room is lost comes back, as the page does.
+    """
+
+    def __init__(self, ask_again: Callable[[], Awaitable[wire.CallGranted]]) -> None:
+        self._ask_again = ask_again
         self.call_id = ""
         self.heard = Heard()
         self.events: list[dict[str, Any]] = []
@@ -140,18 +147,7 @@ class Robot:
     async def join(self, granted: wire.CallGranted) -> None:
         """Enter the room and open the microphone. Raises Unavailable."""
         self.call_id = granted.call_id
-        self._room.on("data_received", self._on_data)
-        self._room.on("track_subscribed", self._on_track)
-        self._room.on("disconnected", lambda reason: self._end(rtc.DisconnectReason.Name(reason)))
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._room.connect(granted.url, granted.token)
-                track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
-                options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
-                await self._room.local_participant.publish_track(track, options)
-        except (rtc.ConnectError, TimeoutError) as error:
-            why = str(error) or f"no connection within {CONNECT_TIMEOUT_S:g} s"
-            raise Unavailable(f"the media server at {granted.url} is not reached: {why}") from error
+        await self._enter(granted)
         self._spawn(self._speak())
 
     async def leave(self) -> None:
@@ -160,6 +156,37 @@ class Robot:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._room.disconnect()
         await self._source.aclose()
+
+    async def _enter(self, granted: wire.CallGranted) -> None:
+        room = self._room = rtc.Room()
+        room.on("data_received", self._on_data)
+        room.on("track_subscribed", self._on_track)
+        room.on("disconnected", self._on_disconnected)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await room.connect(granted.url, granted.token)
+                track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
+                options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+                await room.local_participant.publish_track(track, options)
+        except (rtc.ConnectError, TimeoutError) as error:
+            why = str(error) or f"no connection within {CONNECT_TIMEOUT_S:g} s"
+            raise Unavailable(f"the media server at {granted.url} is not reached: {why}") from error
+
+    def _on_disconnected(self, reason: "rtc.DisconnectReason.ValueType") -> None:
+        why = rtc.DisconnectReason.Name(reason)
+        if self.ended is not None or reason in LEFT_FOR_GOOD:
+            self._end(why)
+        else:
+            self._spawn(self._return(why))
+
+    async def _return(self, why: str) -> None:
+        deadline = time.monotonic() + RETURN_FOR_S
+        while time.monotonic() < deadline:
+            try:
+                return await self._enter(await self._ask_again())
+            except (Unavailable, AtCapacity):
+                await asyncio.sleep(RETURN_EACH_S)
+        self._end(why)
 
     async def _speak(self) -> None:
         """A microphone never stops: what is to be said, else silence, a frame each 20 ms by the clock."""
@@ -251,7 +278,7 @@ async def dial(
     headers = {"Authorization": f"Bearer {access_key}"} if access_key else {}
     async with aiohttp.ClientSession(door_url, headers=headers) as session:
         granted = await _admitted(session, patience_s, on_queued)
-        robot = Robot()
+        robot = Robot(lambda: _granted_again(session, granted))
         try:
             await robot.join(granted)
             yield robot
@@ -277,6 +304,13 @@ async def _admitted(
             raise AtCapacity(f"still number {answer.position} in the queue after {patience_s:g} s")
         await asyncio.sleep(QUEUE_POLL_S)
         answer = await _ask(session, "GET", f"/api/calls/{answer.call_id}", {wire.CALL_SECRET: answer.secret})
+    return answer
+
+
+async def _granted_again(session: aiohttp.ClientSession, granted: wire.CallGranted) -> wire.CallGranted:
+    answer = await _ask(session, "GET", f"/api/calls/{granted.call_id}", {wire.CALL_SECRET: granted.secret})
+    if not isinstance(answer, wire.CallGranted):
+        raise Unavailable(answer.message if isinstance(answer, wire.CallRefused) else "the call's place is lost")
     return answer
 
 

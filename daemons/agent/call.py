@@ -91,6 +91,7 @@ class Call:
         self._tasks = asyncio.TaskGroup()
         self._greeted = False
         self._present = False
+        self._linked = True  # the media server is there
         self._absent_until_ns = self._in_s(JOIN_S)
         self._idle = Idle(settings.idle_s, clock.now_ns() / 1e9)
         self._lease_gone_ns: int | None = None
@@ -131,6 +132,7 @@ class Call:
             on_audible=self._on_audible,
             on_caller=self._on_caller,
             on_text=self._conversation.read,
+            on_link=self._on_link,
             on_lost=self._on_room_lost,
         )
         self._spawn(self._conversation.run())
@@ -168,8 +170,8 @@ class Call:
                     self.end("caller_left")
                 elif now_ns - self._lease_gone_ns > HANG_UP_S * 1e9:
                     self.end("registry_lost")
-            elif not self._present and now_ns > self._absent_until_ns:
-                self.end("caller_left" if self._greeted else "caller_absent")
+            elif not (self._present and self._linked) and now_ns > self._absent_until_ns:
+                self.end("media_lost" if not self._linked else "caller_left" if self._greeted else "caller_absent")
             elif now_ns > longest_ns:
                 self.end("longest_call")
             else:
@@ -200,8 +202,14 @@ class Call:
 
     def _on_caller(self, present: bool, on_purpose: bool) -> None:
         self._present = present
-        self._absent_until_ns = self._in_s(LEAVE_GRACE_S if on_purpose else self._settings.absent_s)
+        if self._linked:
+            self._absent_until_ns = self._in_s(LEAVE_GRACE_S if on_purpose else self._settings.absent_s)
         self._trace.emit("caller_joined" if present else "caller_left", on_purpose=on_purpose)
+
+    def _on_link(self, up: bool) -> None:
+        self._linked = up
+        self._absent_until_ns = self._in_s(self._settings.absent_s)
+        self._trace.emit("media_server_back" if up else "media_server_away")
 
     def _on_room_lost(self, why: str) -> None:
         if not self._over.done():

@@ -15,7 +15,7 @@ from daemons.agent.echo import EchoCanceller
 from daemons.agent.playout import QUEUE_MS
 from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Samples
 from daemons.errors import Unavailable
-from daemons.media import Rooms, join_token
+from daemons.media import LEFT_FOR_GOOD, Rooms, join_token
 from daemons.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ STREAM_CLOSE_S = 1.0
 LAST_WORDS_S = 1.0  # to a caller who may be gone already
 ON_THEIR_WAY_S = 0.5  # the end of the room may overtake what was published before it
 OUTBOX_MESSAGES = 256
+RETURN_EACH_S = 0.5
+SUBSCRIBED_AFTER_S = 0.5  # a caller who comes back is not all ears in the same breath
 CAPTURE_FRAMES = 50  # 10 ms each; an agent that falls further behind drops the oldest
 
 
@@ -33,25 +35,32 @@ class CallRoom:
     """Made, opened and closed once. What happens in it is told through the callbacks given to `open`.
 
     Captions, state and traces go out in order from a bounded outbox: a slow data channel never holds up the audio.
+    While the media server or the caller is away, what is to be heard and read waits for them.
     """
 
     def __init__(self, settings: Settings, rooms: Rooms, name: str) -> None:
         self._settings = settings
         self._rooms = rooms
         self._name = name
-        self._room = rtc.Room()
+        self._room = rtc.Room()  # another one after each time that LiveKit's library has given up
         self._source = rtc.AudioSource(TTS_RATE_HZ, 1, queue_size_ms=QUEUE_MS + 20)
         self._echo = EchoCanceller()
         self._outbox: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue(OUTBOX_MESSAGES)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reachable = asyncio.Event()
+        self._reachable.set()
+        self._cleared = 0  # how often the playout took back what was to be played
+        self._state: wire.AgentState = "initializing"
         self._reading: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._returning: asyncio.Task[None] | None = None
         self._track_sid = ""
         self._caller_track_sid = ""
         self._on_audio: Callable[[Samples], None] = lambda _: None
         self._on_audible: Callable[[], None] = lambda: None
         self._on_caller: Callable[[bool, bool], None] = lambda _present, _on_purpose: None
         self._on_text: Callable[[str], None] = lambda _: None
+        self._on_link: Callable[[bool], None] = lambda _: None
         self._on_lost: Callable[[str], None] = lambda _: None
 
     async def open(
@@ -61,44 +70,27 @@ class CallRoom:
         on_audible: Callable[[], None],
         on_caller: Callable[[bool, bool], None],
         on_text: Callable[[str], None],
+        on_link: Callable[[bool], None],
         on_lost: Callable[[str], None],
     ) -> None:
         """Create the room, join it and publish the agent's track.
 
         on_audio(int16 [n] at 16 kHz), as it comes. on_audible: the caller can hear the agent. on_caller(present,
-        on_purpose): came or went. on_text: the caller typed. on_lost(why): the room is gone for good.
+        on_purpose): came or went. on_text: the caller typed. on_link(up): the media server is away, or is back.
+        on_lost(why): the room is gone for good.
         Raises Unavailable.
         """
         self._on_audio, self._on_audible, self._on_caller = on_audio, on_audible, on_caller
-        self._on_text, self._on_lost = on_text, on_lost
+        self._on_text, self._on_link, self._on_lost = on_text, on_link, on_lost
         await self._rooms.create(self._name)
-        self._room.on("track_subscribed", self._on_track)
-        self._room.on("participant_connected", lambda person: self._presence(person, True))
-        self._room.on("participant_disconnected", lambda person: self._presence(person, False))
-        self._room.on("local_track_subscribed", lambda _track: self._on_audible())
-        self._room.on("disconnected", lambda reason: self._on_lost(rtc.DisconnectReason.Name(reason)))
-        self._room.register_text_stream_handler(wire.CHAT_TOPIC, self._on_chat)
-        token = join_token(self._settings, self._name, wire.AGENT_IDENTITY, agent=True)
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                options = rtc.RoomOptions(auto_subscribe=True, connect_timeout=CONNECT_TIMEOUT_S)
-                self._connecting = asyncio.create_task(self._room.connect(self._settings.livekit_url, token, options))
-                # Never cancelled: LiveKit's library ends the whole process when nobody takes what it has connected.
-                await asyncio.shield(self._connecting)
-                track = rtc.LocalAudioTrack.create_audio_track("voice", self._source)
-                microphone = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
-                publication = await self._room.local_participant.publish_track(track, microphone)
-        except (rtc.ConnectError, TimeoutError) as error:
-            raise Unavailable(f"the media server did not let the agent in: {error or 'time-out'}") from error
-        self._track_sid = publication.sid
+        await self._join()
         self._spawn(self._send_outbox())
-        for person in self._room.remote_participants.values():
-            self._presence(person, True)
 
     async def close(self, ended: wire.CallEnded) -> None:
         """Say why, delete the room and leave nothing behind. Bounded, never raises."""
-        if self._connecting is not None and not self._connecting.done():
-            await asyncio.wait({self._connecting}, timeout=CONNECT_TIMEOUT_S + CLOSE_TIMEOUT_S)
+        if self._returning is not None:
+            self._returning.cancel()
+        await self._connected()
         if self._room.isconnected():
             with contextlib.suppress(TimeoutError, rtc.participant.PublishDataError):
                 await asyncio.wait_for(self._publish(wire.ENDED_TOPIC, ended.model_dump_json()), LAST_WORDS_S)
@@ -123,16 +115,22 @@ class CallRoom:
         return self._source.queued_duration * 1000
 
     async def play(self, samples: Samples) -> None:
+        cleared = self._cleared
+        await self._reachable.wait()
+        if cleared != self._cleared:
+            return
         self._echo.play(samples)
         await self._source.capture_frame(rtc.AudioFrame(samples.tobytes(), TTS_RATE_HZ, 1, len(samples)))
 
     def clear(self) -> None:
+        self._cleared += 1
         self._source.clear_queue()
         self._echo.clear()
 
     # What the page is told
 
     def tell_state(self, state: wire.AgentState) -> None:
+        self._state = state
         self._post(lambda: self._room.local_participant.set_attributes({wire.AGENT_STATE_ATTRIBUTE: state}))
 
     def tell_trace(self, record: dict[str, Any]) -> None:
@@ -149,6 +147,91 @@ class CallRoom:
             lambda: self._room.local_participant.send_text(text, topic=wire.TRANSCRIPTION_TOPIC, attributes=attributes)
         )
 
+    # Joining, and joining again
+
+    async def _join(self) -> None:
+        room = self._room = rtc.Room()
+        room.on("track_subscribed", self._on_track)
+        room.on("participant_connected", lambda person: self._presence(person, True))
+        room.on("participant_disconnected", lambda person: self._presence(person, False))
+        room.on("local_track_subscribed", lambda _track: self._on_audible())
+        room.on("local_track_republished", self._on_republished)
+        room.on("reconnecting", self._on_away)
+        room.on("reconnected", self._on_back)
+        room.on("disconnected", lambda reason: self._on_disconnected(room, reason))
+        room.register_text_stream_handler(wire.CHAT_TOPIC, self._on_chat)
+        token = join_token(self._settings, self._name, wire.AGENT_IDENTITY, agent=True)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                options = rtc.RoomOptions(auto_subscribe=True, connect_timeout=CONNECT_TIMEOUT_S)
+                self._connecting = asyncio.create_task(room.connect(self._settings.livekit_url, token, options))
+                # Never cancelled: LiveKit's library ends the whole process when nobody takes what it has connected.
+                await asyncio.shield(self._connecting)
+                track = rtc.LocalAudioTrack.create_audio_track("voice", self._source)
+                microphone = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+                publication = await room.local_participant.publish_track(track, microphone)
+        except (rtc.ConnectError, rtc.participant.PublishTrackError, TimeoutError) as error:
+            await self._abandon(room)
+            raise Unavailable(f"the media server did not let the agent in: {error or 'time-out'}") from error
+        self._track_sid = publication.sid
+        for person in room.remote_participants.values():
+            self._presence(person, True)
+
+    async def _abandon(self, room: rtc.Room) -> None:
+        await self._connected()
+        self._room = rtc.Room()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(room.disconnect(), CLOSE_TIMEOUT_S)
+
+    async def _connected(self) -> None:
+        """Wait until no connection is on its way."""
+        if self._connecting is not None and not self._connecting.done():
+            await asyncio.wait({self._connecting}, timeout=CONNECT_TIMEOUT_S + CLOSE_TIMEOUT_S)
+
+    def _on_away(self) -> None:
+        if self._returning is None:
+            log.warning("%s: the media server is away", self._name)
+            self._reachable.clear()
+            self._returning = self._spawn(self._return())
+            self._on_link(False)
+
+    def _on_back(self) -> None:
+        log.info("%s: the media server is back", self._name)
+        if self._returning is not None:
+            self._returning.cancel()
+            self._returning = None
+        self._on_link(True)
+        self.tell_state(self._state)  # a server that was restarted has forgotten it
+        self._reach()
+
+    async def _return(self) -> None:
+        """Until the call ends or its agent is in its room again.
+
+        A server that was restarted has no rooms. LiveKit's library finds its way back by itself once there is one; it
+        tries ten times, though, and then not any more.
+        """
+        while True:
+            try:
+                await self._rooms.create(self._name)
+                if self._room.connection_state == rtc.ConnectionState.CONN_DISCONNECTED:
+                    await self._join()
+                    self._returning = None
+                    return self._on_back()
+            except Unavailable as error:
+                log.info("%s: %s", self._name, error)
+            await asyncio.sleep(RETURN_EACH_S)
+
+    def _on_disconnected(self, room: rtc.Room, reason: "rtc.DisconnectReason.ValueType") -> None:
+        if room is not self._room:
+            return
+        if reason in LEFT_FOR_GOOD:
+            self._on_lost(rtc.DisconnectReason.Name(reason))
+        else:
+            self._on_away()
+
+    def _on_republished(self, publication: rtc.LocalTrackPublication, _former_sid: str) -> None:
+        self._track_sid = publication.sid
+
     # Inside
 
     def _post(self, send: Callable[[], Awaitable[object]]) -> None:
@@ -160,6 +243,7 @@ class CallRoom:
     async def _send_outbox(self) -> None:
         while True:
             send = await self._outbox.get()
+            await self._reachable.wait()
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await send()
@@ -184,7 +268,18 @@ class CallRoom:
 
     def _presence(self, person: rtc.RemoteParticipant, present: bool) -> None:
         if person.identity == wire.CALLER_IDENTITY:
+            if present:
+                self._reach()
+            else:
+                self._reachable.clear()
             self._on_caller(present, person.disconnect_reason == rtc.DisconnectReason.CLIENT_INITIATED)
+
+    def _reach(self) -> None:
+        def reach() -> None:
+            if wire.CALLER_IDENTITY in self._room.remote_participants:
+                self._reachable.set()
+
+        asyncio.get_running_loop().call_later(SUBSCRIBED_AFTER_S, reach)
 
     def _on_track(
         self, track: rtc.Track, publication: rtc.RemoteTrackPublication, person: rtc.RemoteParticipant

@@ -1,5 +1,8 @@
 """The page as a person uses it: headless Chromium presses Call and speaks through a fake microphone."""
 
+import os
+import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -119,6 +122,26 @@ async def test_the_page_says_what_to_do_when_nobody_can_answer(box: PrivateBox, 
     finally:
         box.supervisorctl("start", "tts")
         box.wait_ready("tts", other_than=0)
+
+
+async def test_a_media_server_that_dies_in_mid_call_is_back_before_the_caller_hangs_up(
+    box: PrivateBox, tmp_path: Path
+) -> None:
+    wav = await microphone(box.settings, "What is the capital of France?", tmp_path)
+    async with browser_page(box.settings.door_url, wav) as page:
+        await page.click("#call")
+        await page.wait_for_selector('#state[data-state="listening"]', timeout=30_000)
+        os.kill(box.pid("livekit"), signal.SIGKILL)
+        await page.wait_for_selector('#state[data-state="reconnecting"]', timeout=10_000)
+        await page.screenshot(path=EVIDENCE / "page-reconnecting.png")
+        began_s = time.monotonic()
+        await page.wait_for_selector('#state:not([data-state="reconnecting"])', timeout=30_000)
+        print(f"\nback after {time.monotonic() - began_s:.1f} s")
+        await page.wait_for_selector('.caption[data-side="agent"] >> text=Paris', timeout=60_000)
+        await page.wait_for_selector('#state[data-state="speaking"]', timeout=30_000)
+        assert await page.evaluate(HEARD_JS) > 0.01, "the agent is heard again"
+        await page.click("#hangup")
+        await page.wait_for_selector('#state[data-state="ended"]', timeout=10_000)
 
 
 def calls_held(box: PrivateBox) -> set[str]:

@@ -51,6 +51,7 @@ let streams = 0
 export class CallRoom {
   private readonly room = new Room({
     disconnectOnPageLeave: false, // Call.pageHidden sees to it
+    stopLocalTrackOnUnpublish: false, // Microphone opens and closes it; a full reconnection publishes it anew
     reconnectPolicy: {
       nextRetryDelayInMs: ({ retryCount, elapsedMs }) =>
         elapsedMs > RECONNECT_FOR_MS ? null : Math.min(250 * 2 ** retryCount, 3_000) * (0.5 + Math.random()),
