@@ -23,17 +23,20 @@ class Sentinels:
 
 def parse(url: str) -> Sentinels | None:
     """None for the address of one server, which redis-py itself reads. Raises ValueError, which says what is wanted."""
-    parts = urlsplit(url)
-    if parts.scheme in DIRECT:
+    scheme, _, rest = url.partition("://")
+    if scheme in DIRECT:
+        parts = urlsplit(url)
         if parts.port == 0:  # .port raises for what is no port at all
             raise ValueError(WANTED)
         return None
-    if parts.scheme != SENTINEL:
+    if scheme != SENTINEL:
         raise ValueError(WANTED)
-    login, _, hosts = parts.netloc.rpartition("@")
+    # Not by urlsplit: some of its versions take no list of hosts with brackets
+    netloc, _, path = rest.partition("/")
+    login, _, hosts = netloc.rpartition("@")
     username, _, password = login.partition(":")
-    service, _, db = parts.path.strip("/").partition("/")
-    if not service or not (db or "0").isdecimal() or parts.query or parts.fragment:
+    service, _, db = path.strip("/").partition("/")
+    if not service or not (db or "0").isdecimal() or "?" in rest or "#" in rest:
         raise ValueError(f"{SENTINEL}://HOST:PORT[,HOST:PORT…]/SERVICE[/DB] is wanted")
     addresses = tuple(_address(host) for host in hosts.split(","))
     return Sentinels(addresses, unquote(service), int(db or 0), unquote(username) or None, unquote(password) or None)

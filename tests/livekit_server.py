@@ -1,6 +1,7 @@
 """A real livekit-server for tests, on ports of its own."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -34,6 +35,7 @@ class LiveKitServer:
     def pause(self) -> None:
         """It answers nobody, and closes no connection."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)

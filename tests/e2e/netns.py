@@ -96,10 +96,17 @@ class Namespace:
         words: Sequence[str | Path] = [*self.prefix, *command]
         return subprocess.run(words, env=env, timeout=timeout_s, capture_output=True, text=True, check=False)
 
-    @contextlib.contextmanager
-    def without_udp(self) -> Iterator[None]:
+    def without_udp(self) -> contextlib.AbstractContextManager[None]:
         """A network that lets no UDP out."""
-        rule = ("ipproto", "udp", "blackhole")
+        return self._without("ipproto", "udp")
+
+    def cut_off(self) -> contextlib.AbstractContextManager[None]:
+        """A network that lets nothing out."""
+        return self._without("from", "all")
+
+    @contextlib.contextmanager
+    def _without(self, *what: str) -> Iterator[None]:
+        rule = (*what, "blackhole")
         for family in ("-4", "-6"):
             self.ip(family, "rule", "add", *rule)
         try:

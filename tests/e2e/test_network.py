@@ -7,11 +7,13 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 import pytest
+from playwright.async_api import Page
 
 from daemons import settings as settings_module
 from daemons.audio import Pcm, level_dbfs, read_wav, wav_bytes
@@ -20,12 +22,13 @@ from ops.private_box import CALLBOX, PrivateBox
 from ops.robot import AUDIBLE_DBFS, dial
 from tests.e2e.evidence import EVIDENCE
 from tests.e2e.netns import BOX, BOX_V6, NAME_SERVER, Namespace, Tap, wired
-from tests.e2e.test_page import CHROMIUM, HEARD_JS, browser_page, fake_microphone
+from tests.e2e.test_page import CHROMIUM, HEARD_JS, browser_page, calls_held, fake_microphone
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 QUESTION = "What is the capital of France?"
 SMALL_LLM = "smollm2-135m"  # nobody judges these answers
+AWAY_S = 15.0
 MEDIA_PACKETS = 100  # two seconds of sound
 LOOPBACK = ("127.0.0.1", "[::1]")
 ANY = ("0.0.0.0", "::", "*")  # noqa: S104
@@ -165,13 +168,17 @@ def test_a_caller_without_udp_is_heard_over_tcp(world: World, tmp_path: Path) ->
     assert world.tap.sent("tcp", settings.livekit_tcp_port) - before > MEDIA_PACKETS
 
 
-async def test_a_person_calls_from_a_page_on_another_network(world: World, tmp_path: Path) -> None:
-    chromium = tmp_path / "chromium"
+def page_away(world: World, wav: Path, folder: Path) -> AbstractAsyncContextManager[Page]:
+    """The box's page in a browser on the other network."""
+    chromium = folder / "chromium"
     chromium.write_text(f'#!/bin/sh\nexec {" ".join(world.away.prefix)} {CHROMIUM} "$@"\n', encoding="ascii")
     chromium.chmod(0o755)
+    return browser_page(world.box.settings.page_url, wav, chromium, "--ignore-certificate-errors")
+
+
+async def test_a_person_calls_from_a_page_on_another_network(world: World, tmp_path: Path) -> None:
     wav = fake_microphone(await asyncio.to_thread(world.question), tmp_path)
-    url = world.box.settings.page_url
-    async with browser_page(url, wav, chromium, "--ignore-certificate-errors") as page:
+    async with page_away(world, wav, tmp_path) as page:
         assert await page.evaluate("isSecureContext")
         await page.click("#call")
         await page.wait_for_selector('#state[data-state="speaking"]', timeout=30_000)
@@ -181,6 +188,23 @@ async def test_a_person_calls_from_a_page_on_another_network(world: World, tmp_p
         await page.wait_for_selector('#state[data-state="speaking"]', timeout=30_000)
         assert await page.evaluate(HEARD_JS) > 0.01, "the answer is heard"
         await page.screenshot(path=EVIDENCE / "page-over-tls.png")
+        await page.click("#hangup")
+        await page.wait_for_selector('#state[data-state="ended"]', timeout=10_000)
+
+
+async def test_a_caller_whose_network_is_gone_for_a_while_goes_on_with_the_call(world: World, tmp_path: Path) -> None:
+    wav = fake_microphone(await asyncio.to_thread(world.question), tmp_path)
+    async with page_away(world, wav, tmp_path) as page:
+        await page.click("#call")
+        await page.wait_for_selector('#state[data-state="listening"]', timeout=30_000)
+        (call,) = calls_held(world.box)
+        with world.home.cut_off(), world.away.cut_off():
+            await asyncio.sleep(AWAY_S)
+        said = '.caption[data-side="caller"][data-final="true"]'
+        await page.wait_for_selector(said, timeout=60_000)
+        await page.wait_for_selector('#state[data-state="speaking"]', timeout=30_000)
+        assert await page.evaluate(HEARD_JS) > 0.01, "the answer is heard"
+        assert calls_held(world.box) == {call}
         await page.click("#hangup")
         await page.wait_for_selector('#state[data-state="ended"]', timeout=10_000)
 

@@ -246,7 +246,7 @@ async def test_following_outlives_redis_and_ends_with_ctrl_c(server: RedisServer
         await until(lambda: "anew waits" in out.read_text(), 30)
 
         process.send_signal(signal.SIGINT)
-        assert await asyncio.to_thread(process.wait, 10) == 0
+        assert await asyncio.to_thread(process.wait, 60) == 0
         assert "Traceback" not in err.read_text()
     finally:
         process.kill()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from daemons.errors import Unavailable
 from daemons.registry import Registry
@@ -103,7 +104,10 @@ class Client:
 
     async def do(self, op: Op) -> Done | None:
         if op.name == Fault.FORGET_SCRIPTS:
-            await self._redis.script_flush()
+            try:
+                await self._redis.script_flush()
+            except RedisError as error:
+                raise Failed(f"{op}: {error}") from error
             return None
         asked_ns = time.monotonic_ns()
         try:

@@ -35,6 +35,7 @@ DEEP = {
 
 def drill(ops: int, *options: str) -> tuple[Result, dict[str, Any]]:
     result = CliRunner().invoke(app, ["registry", "--ops", str(ops), "--json", "-", *options])
+    assert result.stdout, f"{result.exception!r}\n{result.stderr}"
     return result, json.loads(result.stdout)
 
 
