@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.livekit_server import LiveKitServer
+from ops.livekit_server import LiveKitServer
 from tests.token.box import Box, box_settings
 
 MakeBox = Callable[..., AbstractAsyncContextManager[Box]]

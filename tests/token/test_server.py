@@ -16,8 +16,8 @@ from daemons.registry import CallState
 from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_OK, Runtime
 from daemons.token import server
 from daemons.token.server import TokenServer
+from ops.livekit_server import LiveKitServer
 from ops.redis_server import RedisServer
-from tests.livekit_server import LiveKitServer
 from tests.token.box import Box, box_settings
 from tests.token.conftest import MakeBox
 from tests.waiting import until

@@ -1,4 +1,4 @@
-"""A real livekit-server for tests, on ports of its own."""
+"""A livekit-server of a run's own, without a box around it."""
 
 import json
 import os
@@ -10,17 +10,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
-
 from daemons import settings as settings_module
 from ops import livekit
 from ops.free_ports import free_port
+from ops.run import StepFailed
 
 START_S = 10.0
 
 
 class LiveKitServer:
-    """Makes no room by itself, as the box's own. `settings` are what a daemon needs to reach it."""
+    """Runs while inside the context, and makes no room by itself, as the box's own.
+
+    `settings` are what a daemon needs to reach it. It ends with the thread that started it, also when that is killed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -40,10 +42,15 @@ class LiveKitServer:
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
     def __enter__(self) -> Self:
+        """Raises StepFailed when there is no server that answers."""
         binary = livekit.find(settings_module.load())
         if binary is None:
-            pytest.skip("livekit-server is not installed; `callbox up` installs it")
+            raise StepFailed("livekit-server is not installed; `callbox up` installs it")
         given = self.settings
         config = {
             "port": given["livekit_port"],
@@ -61,17 +68,18 @@ class LiveKitServer:
         }
         path = self._folder / "livekit.json"  # JSON is YAML too
         path.write_text(json.dumps(config))
-        self._process = subprocess.Popen([binary, "--config", path], stdout=subprocess.DEVNULL)
+        command = ("setpriv", "--pdeathsig", "KILL", binary, "--config", path)
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_S
         while not self._answers():
-            assert self._process.poll() is None, "livekit-server ended at once"
-            assert time.monotonic() < deadline, "livekit-server does not answer"
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise StepFailed("livekit-server does not start")
             time.sleep(0.05)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.kill()
 
     def _answers(self) -> bool:
         try:
