@@ -1,6 +1,7 @@
 """Monotonic time as an argument, so that timing logic is tested without waiting."""
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import time
@@ -13,6 +14,9 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None: ...
 
+    async def happens(self, event: asyncio.Event, within_s: float) -> bool:
+        """Wait for `event`, for so long at most; whether it is set."""
+
 
 class SystemClock:
     def now_ns(self) -> int:
@@ -20,6 +24,12 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    async def happens(self, event: asyncio.Event, within_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await event.wait()
+        return event.is_set()
 
 
 class FakeClock:
@@ -40,6 +50,15 @@ class FakeClock:
         woken = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._now_ns + round(seconds * 1e9), next(self._tie), woken))
         await woken
+
+    async def happens(self, event: asyncio.Event, within_s: float) -> bool:
+        waits = [asyncio.ensure_future(self.sleep(within_s)), asyncio.ensure_future(event.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return event.is_set()
 
     async def advance(self, seconds: float) -> None:
         """Move time on, letting every sleeper that is due run before the next one wakes."""

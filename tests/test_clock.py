@@ -1,6 +1,8 @@
 import asyncio
 import time
 
+import pytest
+
 from daemons.clock import Clock, FakeClock, SystemClock
 
 SECOND_NS = 10**9
@@ -66,3 +68,23 @@ async def test_sleeping_for_no_time_still_lets_others_run() -> None:
     asyncio.get_running_loop().call_soon(others_turn.set)
     await FakeClock().sleep(0)
     assert others_turn.is_set()
+
+
+@pytest.mark.parametrize("clock", [SystemClock(), FakeClock()])
+async def test_what_happens_in_time_is_told_at_once(clock: Clock) -> None:
+    event = asyncio.Event()
+    waiting = asyncio.create_task(clock.happens(event, 60))
+    await asyncio.sleep(0)
+    event.set()
+    assert await asyncio.wait_for(waiting, 10)
+    assert await clock.happens(event, 60), "and what has happened already"
+
+
+async def test_what_does_not_happen_is_waited_for_no_longer() -> None:
+    assert not await SystemClock().happens(asyncio.Event(), 0.01)
+    clock = FakeClock()
+    waiting = asyncio.create_task(clock.happens(asyncio.Event(), 2))
+    await clock.advance(1.9)
+    assert not waiting.done()
+    await clock.advance(0.1)
+    assert not await waiting

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 HOLD_AFTER_S = 1.5
+THINK_ALOUD_AFTER_S = 0.7  # longer than most answers take from the end of the turn
 RENDER_EACH_S = 1.0
 
 _AGENT_STATE: dict[turn.State, wire.AgentState] = {
@@ -107,7 +108,7 @@ class Conversation:
         self._metrics = metrics
         self._turn = turn.Turn(turn.Timing(endpoint_ms=persona.turns.longest_ms), persona.turns.speculation)
         self._history = History(persona)
-        self._playout = Playout(page, clock, self._on_frame, self._on_voice_over)
+        self._playout = Playout(page, clock, persona.sounds.mixer(), self._on_frame, self._on_voice_over)
         self._speech_ended_ns: int | None = None  # of the words that are not answered yet
         self._reply: Reply | None = None
         self._replying: asyncio.Task[None] | None = None
@@ -154,6 +155,7 @@ class Conversation:
     def announce(self, text: str) -> None:
         """The agent says `text` of its own accord."""
         self._greeted = True
+        self._playout.begin_ambience()
         self._feed(turn.Announced(text))
 
     def end(self) -> None:
@@ -162,12 +164,14 @@ class Conversation:
     async def _keep_company(self) -> None:
         """The caller never waits in plain silence, whatever it is that takes so long."""
         hold = self._persona.phrases.hold
-        said, waited_s = 0, 0.0
+        said, waited_s, owed_s = 0, 0.0, 0.0
         while True:
             await self._clock.sleep(TICK_S)
             if not self._turn.awaited:
                 said = 0
             waited_s = waited_s + TICK_S if self._turn.awaited and self._playout.starving else 0.0
+            owed_s = owed_s + TICK_S if self._turn.owed and self._playout.starving else 0.0
+            self._playout.think(owed_s >= THINK_ALOUD_AFTER_S)
             if waited_s >= HOLD_AFTER_S and (phrase := self._phrases.get(hold[said % len(hold)])) is not None:
                 self._trace("held", text=hold[said % len(hold)])
                 self._playout.say_aside(phrase)

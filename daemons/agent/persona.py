@@ -4,10 +4,13 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, model_validator
 
+from daemons.agent import sounds
 from daemons.agent.ending import Waits
-from daemons.errors import ConfigurationError
+from daemons.agent.mixer import Mixer, Sound
+from daemons.audio import Samples
+from daemons.errors import BadRequest, ConfigurationError
 
 Phrase = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -60,6 +63,37 @@ class Phrases(_Section):
     goodbye: Phrase  # said when nobody has answered that for as long again
 
 
+def _read_sound(named: object, info: ValidationInfo) -> Samples | None:
+    """The WAV file of that name, which lies beside the persona; "" is none."""
+    if not isinstance(named, str):
+        raise ValueError("the path of a WAV file is wanted")
+    folder = info.context if isinstance(info.context, Path) else Path()
+    try:
+        return sounds.read_loop(folder / named) if named else None
+    except BadRequest as error:
+        raise ValueError(str(error)) from error
+
+
+Loop = Annotated[Samples | None, PlainValidator(_read_sound)]
+Gain = Annotated[float, Field(ge=-60, le=12)]
+
+
+class Sounds(_Section):
+    """What is heard beside the voice; nothing where no file is named."""
+
+    ambience: Loop = None
+    ambience_db: Gain = -12.0
+    thinking: Loop = None
+    thinking_db: Gain = -6.0
+
+    def mixer(self) -> Mixer:
+        return Mixer(_sound(self.ambience, self.ambience_db), _sound(self.thinking, self.thinking_db))
+
+
+def _sound(loop: Samples | None, gain_db: float) -> Sound | None:
+    return None if loop is None else Sound(loop, gain_db)
+
+
 class Persona(_Section):
     greeting: Phrase
     instructions: Annotated[str, Field(min_length=1, max_length=4000)]
@@ -67,17 +101,18 @@ class Persona(_Section):
     writing: Writing = Writing()
     turns: Turns = Turns()
     phrases: Phrases
+    sounds: Sounds = Sounds()
 
 
 def load(path: Path) -> Persona:
-    """Raises ConfigurationError when the file is missing or wrong, naming what and where."""
+    """Raises ConfigurationError when the file, or one that it names, is missing or wrong, naming what and where."""
     try:
-        return Persona.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Persona.model_validate(tomllib.loads(path.read_text(encoding="utf-8")), context=path.parent)
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(at) for at in problem['loc'])}: {problem['msg']}"
+            f"{'.'.join(str(at) for at in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise ConfigurationError(f"{path}: {problems}") from None

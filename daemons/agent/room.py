@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 STREAM_CLOSE_S = 1.0
+PLAY_TIMEOUT_S = 5.0  # a frame waits for a few ms at most
 LAST_WORDS_S = 1.0  # to a caller who may be gone already
 ON_THEIR_WAY_S = 0.5  # the end of the room may overtake what was published before it
 OUTBOX_MESSAGES = 256
@@ -110,22 +111,23 @@ class CallRoom:
 
     # The playout's sink
 
-    @property
-    def queued_ms(self) -> float:
-        return self._source.queued_duration * 1000
-
     async def play(self, samples: Samples) -> None:
+        """Waits for who cannot be reached. A source that takes no more audio makes a room that is lost."""
         cleared = self._cleared
         await self._reachable.wait()
         if cleared != self._cleared:
             return
         self._echo.play(samples)
-        await self._source.capture_frame(rtc.AudioFrame(samples.tobytes(), TTS_RATE_HZ, 1, len(samples)))
+        try:
+            async with asyncio.timeout(PLAY_TIMEOUT_S):
+                await self._source.capture_frame(rtc.AudioFrame(samples.tobytes(), TTS_RATE_HZ, 1, len(samples)))
+        except Exception as error:  # rtc raises bare Exception
+            self._on_lost(f"it takes no audio: {str(error) or type(error).__name__}")
 
-    def clear(self) -> None:
+    def clear(self, unsent_samples: int) -> None:
         self._cleared += 1
         self._source.clear_queue()
-        self._echo.clear()
+        self._echo.take_back(unsent_samples)
 
     # What the page is told
 
@@ -172,7 +174,7 @@ class CallRoom:
                 publication = await room.local_participant.publish_track(track, microphone)
         except (rtc.ConnectError, rtc.participant.PublishTrackError, TimeoutError) as error:
             await self._abandon(room)
-            raise Unavailable(f"the media server did not let the agent in: {error or 'time-out'}") from error
+            raise Unavailable(f"the media server did not let the agent in: {str(error) or 'time-out'}") from error
         self._track_sid = publication.sid
         for person in room.remote_participants.values():
             self._presence(person, True)
@@ -248,7 +250,7 @@ class CallRoom:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await send()
             except Exception as error:  # rtc raises bare RuntimeError and Exception
-                log.warning("%s: not sent: %s", self._name, error or type(error).__name__)
+                log.warning("%s: not sent: %s", self._name, str(error) or type(error).__name__)
 
     async def _publish(self, topic: str, payload: str) -> None:
         await self._room.local_participant.publish_data(payload, topic=topic)

@@ -255,6 +255,11 @@ class Turn:
             return self._take is None or bool(self._take.text)
         return self.state in (State.THINKING, State.SPEAKING)
 
+    @property
+    def owed(self) -> bool:
+        """An answer is: the agent does not wait for more of the caller's words."""
+        return self.awaited and (self.state is not State.DECIDING or self._take is None)
+
     def on(self, event: Event) -> list[Action]:
         if self.state is State.ENDING:
             return []

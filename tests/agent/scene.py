@@ -153,16 +153,12 @@ class Page:
         self.states: list[wire.AgentState] = []
         self.captions: dict[str, str] = {}
 
-    @property
-    def queued_ms(self) -> float:
-        return max(0.0, self._empty_at_ms - self._clock.now_ns() / 1e6)
-
     async def play(self, samples: Samples) -> None:
         at_ms = max(self._empty_at_ms, self._clock.now_ns() / 1e6)
         self.frames.append((at_ms, int(samples[0])))
         self._empty_at_ms = at_ms + FRAME_MS
 
-    def clear(self) -> None:
+    def clear(self, unsent_samples: int) -> None:
         now_ms = self._clock.now_ns() / 1e6
         self.frames = [(at_ms, value) for at_ms, value in self.frames if at_ms <= now_ms]
         self._empty_at_ms = min(self._empty_at_ms, now_ms)
@@ -178,6 +174,10 @@ class Page:
         lines = [self._script.line(value) for at_ms, value in self.frames if at_ms >= since_ms]
         return [line for index, line in enumerate(lines) if line and (index == 0 or lines[index - 1] != line)]
 
+    def times_ms(self, value: int, since_ms: float = 0.0) -> list[float]:
+        """When a sound of this value was heard."""
+        return [at_ms for at_ms, heard in self.frames if heard == value and at_ms >= since_ms]
+
     def silences_ms(self, since_ms: float, until_ms: float) -> list[float]:
         """How long each stretch without sound was."""
         times = [since_ms, *(at_ms for at_ms, _ in self.frames if since_ms <= at_ms < until_ms), until_ms]
@@ -187,8 +187,8 @@ class Page:
 class Scene:
     """Use it as a context; times are virtual."""
 
-    def __init__(self, voice: float | None = None, **turns: Any) -> None:
-        """`voice`: how complete it sounds at every pause. `turns`: other than the persona's."""
+    def __init__(self, voice: float | None = None, sounds: persona.Sounds | None = None, **turns: Any) -> None:
+        """`voice`: how complete it sounds at every pause. `sounds`, `turns`: other than the persona's."""
         self.clock = FakeClock(start_ns=1_000_000_000)
         self.script = Script()
         self.workers = Workers(self.clock, self.script)
@@ -199,7 +199,9 @@ class Scene:
         self._tasks: set[asyncio.Task[None]] = set()
         installed = persona.load(ROOT / "etc/persona.toml")
         given = {"shortest_ms": 480, "longest_ms": 480, **turns}
-        self.persona = installed.model_copy(update={"turns": persona.Turns(**given)})
+        self.persona = installed.model_copy(
+            update={"turns": persona.Turns(**given), "sounds": sounds or installed.sounds}
+        )
         self.conversation = Conversation(
             persona=self.persona,
             llm_model="model",

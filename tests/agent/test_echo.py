@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daemons.agent.echo import EchoCanceller
-from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Pcm, Samples, to_float, to_int16
+from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Pcm, Samples, level_dbfs, to_float, to_int16
 from daemons.models import model_dir
 from daemons.settings import Settings
 from daemons.vad import WINDOW_SAMPLES, SileroVad
@@ -91,5 +91,24 @@ def test_what_nobody_heard_for_long_is_forgotten() -> None:
     canceller = EchoCanceller()
     canceller.play(np.ones(10 * TTS_RATE_HZ, np.int16))
     assert len(canceller._played) == 50
-    canceller.clear()
+    canceller.take_back(TTS_RATE_HZ // 10)
+    assert len(canceller._played) == 40
+    canceller.take_back(TTS_RATE_HZ)
     assert not canceller._played
+
+
+def test_under_ambience_a_microphone_that_begins_late_hears_the_present() -> None:
+    """Its echo comes 200 ms after its sound; a canceller that was half a second behind could not find it."""
+    random = np.random.default_rng(0)
+    played = random.normal(0, 2000, (600, TTS_RATE_HZ // 50)).astype(np.int16)
+    loudspeaker = Pcm(played.reshape(-1), TTS_RATE_HZ).resampled(STT_RATE_HZ).samples
+    heard = np.concatenate([np.zeros(STT_RATE_HZ // 5, np.int16), loudspeaker // 10])[: len(loudspeaker)]
+    canceller = EchoCanceller()
+    cleaned_frames = []
+    for index, frame in enumerate(heard.reshape(-1, FRAME)):
+        if index % 2 == 0:
+            canceller.play(played[index // 2])
+        if index >= 200:
+            cleaned_frames.append(canceller.clean(frame))
+    last = slice(-3 * STT_RATE_HZ, None)
+    assert level_dbfs(np.concatenate(cleaned_frames)[last]) < level_dbfs(heard[last]) - 20

@@ -7,13 +7,11 @@ import pytest
 
 from daemons.agent import persona
 from daemons.agent.history import CUT_OFF, History
-from daemons.agent.playout import Playout
 from daemons.agent.reply import Reply, first_sentences
-from daemons.clock import SystemClock
 from daemons.errors import ConfigurationError
 from daemons.settings import ROOT
 from daemons.wire import TtsSegment
-from tests.agent.test_playout import Speaker
+from tests.agent.sink import Stage
 
 
 async def pieces(text: str) -> AsyncGenerator[str, None]:
@@ -45,8 +43,7 @@ async def test_the_source_is_closed_when_enough_was_read() -> None:
 
 @pytest.fixture
 async def reply() -> Reply:
-    playout = Playout(Speaker(), SystemClock(), lambda _generation, _played: None, lambda _generation: None)
-    made = Reply(1, "how are you", playout.start(1), keep_caller=False)
+    made = Reply(1, "how are you", Stage().playout.start(1), keep_caller=False)
     made.segments += [
         TtsSegment(id=1, text="I am well.", from_sample=0, samples=1000),
         TtsSegment(id=1, text="The sun is shining today.", from_sample=1000, samples=1000),

@@ -1,8 +1,13 @@
 """Whole conversations on a virtual time line."""
 
+import numpy as np
 import pytest
 
-from daemons.agent.conversation import HOLD_AFTER_S, TICK_S
+from daemons.agent import persona
+from daemons.agent.conversation import HOLD_AFTER_S, THINK_ALOUD_AFTER_S, TICK_S
+from daemons.agent.mixer import FADE_SAMPLES
+from daemons.agent.playout import QUEUE_MS
+from daemons.audio import FRAME_MS, TTS_RATE_HZ
 from tests.agent.scene import FIRST_TOKEN_S, TTS_S, Scene
 
 PARIS = "The capital of France is Paris."
@@ -201,6 +206,86 @@ async def test_asides_stop_when_the_caller_speaks() -> None:
         began_ms = scene.now_ms
         await scene.says("Hello?")
         assert scene.heard(since_ms=began_ms + 150) == []
+
+
+# Sounds of the operator's
+
+HUM, TICKING = 3, 7
+FADE_MS = FADE_SAMPLES * 1000 / TTS_RATE_HZ
+
+
+def sounding(*, ambience: int = 0, thinking: int = 0) -> persona.Sounds:
+    """Of one sample value each, as loud as it is."""
+    hum, ticking = (np.full(12_345, value, np.int16) if value else None for value in (ambience, thinking))
+    return persona.Sounds.model_construct(ambience=hum, ambience_db=0, thinking=ticking, thinking_db=0)
+
+
+async def test_a_thinking_sound_is_heard_while_an_answer_takes_long_and_no_longer() -> None:
+    async with Scene(sounds=sounding(thinking=TICKING)) as scene:
+        scene.workers.answers["France"] = PARIS
+        await scene.greets()
+        scene.workers.hung.add("llm")
+        await scene.says("What is the capital of France?")
+        await scene.pauses(12)
+        scene.workers.hung.clear()
+        await scene.pauses(5)
+        committed_ms = scene.when("eot_committed", since_ms=scene.when("user_stopped"))
+        ticking_ms = scene.page.times_ms(TICKING)
+        waited_ms = ticking_ms[0] - FADE_MS - committed_ms
+        assert THINK_ALOUD_AFTER_S * 1000 <= waited_ms <= (THINK_ALOUD_AFTER_S + 2 * TICK_S) * 1000
+        silences_ms = scene.page.silences_ms(committed_ms, committed_ms + 11_000)
+        assert max(silences_ms) <= (THINK_ALOUD_AFTER_S + 2 * TICK_S) * 1000
+        answered_ms = scene.when("first_frame_published", since_ms=committed_ms)
+        assert scene.heard(since_ms=answered_ms + FADE_MS) == [PARIS]
+        assert ticking_ms[-1] <= answered_ms
+        assert scene.page.frames[-1][0] < answered_ms + len(PARIS) * 60 + QUEUE_MS, "and silence after it"
+
+
+async def test_a_quick_answer_has_no_thinking_sound() -> None:
+    async with Scene(sounds=sounding(thinking=TICKING)) as scene:
+        await scene.greets()
+        for _ in range(3):
+            await scene.says("What is the capital of France?")
+            await scene.pauses(5)
+        assert scene.page.times_ms(TICKING) == []
+
+
+async def test_nobody_thinks_aloud_while_the_caller_is_looking_for_words() -> None:
+    async with Scene(sounds=sounding(thinking=TICKING), voice=0.01, shortest_ms=200, longest_ms=3000) as scene:
+        await scene.says("I would like")
+        await scene.pauses(1.4)
+        await scene.says("a coffee")
+        assert scene.page.times_ms(TICKING) == []
+
+
+@pytest.mark.parametrize("after_s", [1.6, 1.62, 1.64, 1.66, 1.68])
+async def test_the_thinking_sound_stops_when_the_caller_speaks(after_s: float) -> None:
+    async with Scene(sounds=sounding(thinking=TICKING)) as scene:
+        scene.workers.hung.add("llm")
+        await scene.says("What is the capital of France?")
+        await scene.pauses(after_s)
+        assert scene.page.times_ms(TICKING)
+        began_ms = scene.now_ms
+        await scene.says("Hello?")
+        assert scene.page.times_ms(TICKING, since_ms=began_ms + 3 * 32 + QUEUE_MS + FRAME_MS) == []
+
+
+async def test_ambience_is_heard_from_the_greeting_on_and_a_barge_in_silences_the_voice_alone() -> None:
+    async with Scene(sounds=sounding(ambience=HUM)) as scene:
+        scene.workers.answers["story"] = STORY
+        await scene.pauses(1)
+        assert scene.page.frames == []
+        await scene.greets()
+        await scene.says("Tell me a story")
+        await scene.pauses(1.5)
+        began_ms = scene.now_ms
+        await scene.says("Stop", 1.0)
+        held_ms = began_ms + 2 * 32 + 20 + 32
+        times_ms = [at_ms for at_ms, _ in scene.page.frames if held_ms <= at_ms < began_ms + 1000]
+        assert times_ms == scene.page.times_ms(HUM, since_ms=held_ms)[: len(times_ms)]
+        greeted_ms = scene.page.frames[0][0]
+        assert max(scene.page.silences_ms(greeted_ms, scene.now_ms)) <= FRAME_MS, "never a frame too few"
+        assert sum(event["event"] == "barge_in" for event in scene.events) == 1
 
 
 async def test_a_call_leaves_no_work_behind() -> None:
