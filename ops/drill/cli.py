@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import faulthandler
+import logging
 import random
 import shutil
 import tempfile
@@ -18,10 +20,14 @@ from ops.drill.disconnects.run import drill as drill_disconnects
 from ops.drill.disconnects.run import steps as steps_of_disconnects
 from ops.drill.faults.report import report
 from ops.drill.faults.run import drill as run_drill
+from ops.drill.mixer import PLAYING_S
+from ops.drill.mixer import drill as drill_mixer
 from ops.drill.registry.run import drill as drill_registry
 from ops.drill.workers import drill as drill_workers
 from ops.figures import JsonFile
 from ops.progress import console, count_bar
+
+MIXER_PATIENCE_S = 60
 
 app = typer.Typer(no_args_is_help=True, help="Make bad things happen on purpose, and check that nothing is lost.")
 
@@ -142,4 +148,23 @@ def workers(
     """
     with count_bar("rounds", rounds) as on_round:
         report = asyncio.run(drill_workers(rounds, llm_model=model or settings.load().llm_model, on_round=on_round))
+    report.finish(json_file)
+
+
+@app.command()
+def mixer(
+    teardown: Annotated[float, typer.Option(metavar="S", min=6, help="How many seconds leaving the room takes.")] = 30,
+    json_file: JsonFile = None,
+) -> None:
+    """Kill the media server under a call's ambience and let the tear-down take its time: turns a second, memory, end.
+
+    The agent's own playout, mixer and room, and a caller who hears them until then: a room lets frames wait while its
+    server is away. Beside it a bare source of LiveKit's, which plays into nothing, and takes all at once when closed.
+    """
+    logging.getLogger("livekit").setLevel(logging.CRITICAL)  # it tells of each attempt to reach what is killed
+    faulthandler.dump_traceback_later(teardown + MIXER_PATIENCE_S, exit=True)  # a loop without a pause holds all up
+    with _scene("mixer") as scene, count_bar("seconds", round(PLAYING_S + teardown)) as on_second:
+        report = asyncio.run(drill_mixer(teardown, folder=scene.folder, on_second=on_second))
+        scene.keep = False
+    faulthandler.cancel_dump_traceback_later()
     report.finish(json_file)
