@@ -30,8 +30,11 @@ _SILENCE = np.zeros(FRAME_SAMPLES, np.int16)
 class Sink(Protocol):
     """LiveKit's audio source, as far as playout needs it."""
 
-    async def play(self, samples: Samples) -> None:
-        """Queue one frame: int16 [480] at 24 kHz, which may have to wait. May raise what ends playout."""
+    async def play(self, samples: Samples, said: Samples | None) -> None:
+        """Queue one frame: int16 [480] at 24 kHz, which may have to wait. May raise what ends playout.
+
+        `said` is the frame without its background; None when there is nothing else in it.
+        """
 
     def clear(self, unsent_samples: int) -> None:
         """Drop what waits, and what is queued and not yet sent: playout believes it to be so much."""
@@ -217,7 +220,7 @@ class Playout:
         )
         self._sent.append(_Sent(voice, said, mark))
         self._waits = True
-        await self._sink.play(mixed)
+        await self._sink.play(mixed, said)
         if not self._waits:
             return  # it was taken back
         self._waits = False

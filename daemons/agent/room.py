@@ -111,13 +111,13 @@ class CallRoom:
 
     # The playout's sink
 
-    async def play(self, samples: Samples) -> None:
+    async def play(self, samples: Samples, said: Samples | None) -> None:
         """Waits for who cannot be reached. A source that takes no more audio makes a room that is lost."""
         cleared = self._cleared
         await self._reachable.wait()
         if cleared != self._cleared:
             return
-        self._echo.play(samples)
+        self._echo.play(np.zeros_like(samples) if said is None else said)
         try:
             async with asyncio.timeout(PLAY_TIMEOUT_S):
                 await self._source.capture_frame(rtc.AudioFrame(samples.tobytes(), TTS_RATE_HZ, 1, len(samples)))

@@ -54,7 +54,7 @@ class _Source:
     def __init__(self) -> None:
         self._source = rtc.AudioSource(TTS_RATE_HZ, 1, queue_size_ms=QUEUE_MS + 20)
 
-    async def play(self, samples: Samples) -> None:
+    async def play(self, samples: Samples, said: Samples | None) -> None:
         await self._source.capture_frame(rtc.AudioFrame(samples.tobytes(), TTS_RATE_HZ, 1, len(samples)))
 
     def clear(self, unsent_samples: int) -> None:
@@ -77,9 +77,9 @@ class _Played(SystemClock):
         playout.think(True)
         self._playing = asyncio.create_task(playout.run())
 
-    async def play(self, samples: Samples) -> None:
+    async def play(self, samples: Samples, said: Samples | None) -> None:
         self.frames += 1
-        await self._sink.play(samples)
+        await self._sink.play(samples, said)
 
     def clear(self, unsent_samples: int) -> None:
         self._sink.clear(unsent_samples)

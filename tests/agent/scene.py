@@ -153,7 +153,7 @@ class Page:
         self.states: list[wire.AgentState] = []
         self.captions: dict[str, str] = {}
 
-    async def play(self, samples: Samples) -> None:
+    async def play(self, samples: Samples, said: Samples | None) -> None:
         at_ms = max(self._empty_at_ms, self._clock.now_ns() / 1e6)
         self.frames.append((at_ms, int(samples[0])))
         self._empty_at_ms = at_ms + FRAME_MS

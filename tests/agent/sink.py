@@ -45,10 +45,12 @@ class Speaker:
         self._sent: list[Samples] = []
         self._next_ns = 0
         self.plays = 0
+        self.said: list[Samples | None] = []
         self.most_queued_ms = 0
 
-    async def play(self, samples: Samples) -> None:
+    async def play(self, samples: Samples, said: Samples | None) -> None:
         self.plays += 1
+        self.said.append(said)
         self._run()
         if not self._queue and self._next_ns <= self._clock.now_ns():
             self._next_ns = self._clock.now_ns() + FIRST_STEP_MS * 1_000_000

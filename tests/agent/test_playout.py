@@ -299,7 +299,7 @@ class Dead:
     def __init__(self) -> None:
         self.plays = 0
 
-    async def play(self, samples: Samples) -> None:
+    async def play(self, samples: Samples, said: Samples | None) -> None:
         self.plays += 1
 
     def clear(self, unsent_samples: int) -> None:
@@ -309,13 +309,13 @@ class Dead:
 class Deaf(Dead):
     """Never takes a frame."""
 
-    async def play(self, samples: Samples) -> None:
+    async def play(self, samples: Samples, said: Samples | None) -> None:
         self.plays += 1
         await asyncio.Event().wait()
 
 
 class Broken(Dead):
-    async def play(self, samples: Samples) -> None:
+    async def play(self, samples: Samples, said: Samples | None) -> None:
         raise RuntimeError("it is gone")
 
 
@@ -381,7 +381,7 @@ class Away(Dead):
         self.back = asyncio.Event()
         self.cleared: list[int] = []
 
-    async def play(self, samples: Samples) -> None:
+    async def play(self, samples: Samples, said: Samples | None) -> None:
         self.plays += 1
         await self.back.wait()
 
