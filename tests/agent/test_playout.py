@@ -188,6 +188,8 @@ async def test_a_voice_over_ambience_is_their_sum_and_counts_as_without_it(accom
     said[at : at + 10 * FRAME_SAMPLES] = frames(*range(1000, 1010))
     assert is_whole(accompanied.speaker.heard() - said, 400), "from the moment on at which it was there"
     assert voice.played_samples == 10 * FRAME_SAMPLES
+    told = [int(frame[0]) for frame in accompanied.speaker.said if frame is not None]
+    assert told == [*range(1000, 1010)], "an echo is sought of the voice alone"
 
 
 async def test_what_is_too_loud_together_is_clipped_and_does_not_wrap() -> None:
