@@ -29,12 +29,12 @@ LEFT_FOR_GOOD: frozenset[int] = frozenset(
 )
 
 
-def join_token(settings: Settings, room: str, identity: str, *, agent: bool = False) -> str:
-    """A token for one room and one identity; a caller's may publish a microphone and data, nothing else."""
+def join_token(settings: Settings, room: str, identity: str, *, agent: bool = False, camera: bool = False) -> str:
+    """A token for one room and one identity; it may publish a microphone, data and, when asked, a camera."""
     grants = api.VideoGrants(
         room_join=True,
         room=room,
-        can_publish_sources=["microphone"],
+        can_publish_sources=["microphone", "camera"] if camera else ["microphone"],
         can_update_own_metadata=agent,  # the agent's state is an attribute of its own
     )
     return (

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from daemons import redis_url
 from daemons.errors import ConfigurationError
+from daemons.wire import CALL_ROLES, Role
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "CALLBOX_"
@@ -97,7 +98,9 @@ class Settings(BaseSettings):
     )
     llm_context_tokens: Annotated[int, Field(ge=512)] = 4096
     llm_omni: bool = Field(
-        False, description="the engine hears and sees: input_audio and image_url parts are passed on"
+        False,
+        description="the engine hears and sees: input_audio and image_url parts are passed on, a caller's voice goes "
+        "straight to it, and stt runs only when stt_engine is omni",
     )
     llm_upstream_url: str = Field("", description="of the engine openai, as its clients take it: http://host:8000/v1")
     llm_upstream_model: str = Field("", description="the first that the upstream lists when empty")
@@ -122,6 +125,21 @@ class Settings(BaseSettings):
     @property
     def redis(self) -> str:
         return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def call_roles(self) -> tuple[Role, ...]:
+        """What a call needs a worker of."""
+        return tuple(role for role in CALL_ROLES if role != "stt" or not self.llm_omni)
+
+    @property
+    def stt_runs(self) -> bool:
+        """Where the LLM hears callers itself, stt is there for other clients, and only with the engine omni."""
+        return not self.llm_omni or self.stt_engine == "omni"
+
+    @property
+    def llm_sees(self) -> bool:
+        """The engine `transformers` hears, and passes no pictures on."""
+        return self.llm_omni and self.llm_engine == "openai"
 
     @property
     def supervisord_socket(self) -> Path:
@@ -158,6 +176,12 @@ class Settings(BaseSettings):
         if url:
             redis_url.parse(url)
         return url
+
+    @model_validator(mode="after")
+    def _hears_with_an_engine_that_can(self) -> Self:
+        if self.llm_omni and self.llm_engine == "llamacpp":
+            raise ValueError(f"{PREFIX}LLM_OMNI wants {PREFIX}LLM_ENGINE=openai or transformers: llamacpp only reads")
+        return self
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:

@@ -47,6 +47,9 @@ TraceEvent = Literal[
     "barge_in",
     "cancel_requested",
     "last_frame_published",
+    "captioned",  # the caller's words are known, where no STT wrote them down before the answer
+    "understood",  # with the fields of the agent's Understanding
+    "not_understood",
 ]
 
 
@@ -218,7 +221,10 @@ _AUDIO_HEADER = struct.Struct("<IQ")
 
 
 class CallGranted(Message):
-    """201: the agent waits in the room."""
+    """201: the agent waits in the room.
+
+    `camera`: the token allows one, and the model sees; for who asks with `?camera=true`, at each door of the call.
+    """
 
     status: Literal["granted"] = "granted"
     call_id: str
@@ -227,6 +233,7 @@ class CallGranted(Message):
     url: str
     token: str
     expires_at: float
+    camera: bool = False
 
 
 class CallQueued(Message):

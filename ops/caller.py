@@ -18,6 +18,7 @@ from daemons.settings import Settings
 from ops.robot import AUDIBLE_DBFS, Robot, dial, happened
 
 REPLY_TIMEOUT_S = 60.0
+WORDS_KNOWN = ("stt_final", "captioned")
 TAIL_NS = 400_000_000  # what is still on its way when the agent has sent its last frame
 GREETING_TIMEOUT_S = 20.0
 SPEECH_BELOW_PEAK_DB = 35.0
@@ -98,7 +99,7 @@ async def _turn(robot: Robot, utterance: Utterance) -> Turn:
     ready_ns = max(at.get("tts_first_chunk", 0), at.get("eot_committed", 0))
     return Turn(
         said=utterance.words,
-        understood=next((event["text"] for event in reversed(events) if event["event"] == "stt_final"), ""),
+        understood=next((event["text"] for event in reversed(events) if event["event"] in WORDS_KNOWN), ""),
         answer=heard["text"],
         cut_off=any(
             event["event"] == "eot_committed" and began_ns < event["t_ns"] < ended_ns for event in robot.events

@@ -83,7 +83,7 @@ def needed(settings: Settings) -> list[str]:
     chosen = [
         (settings.vad_model, True),
         (settings.turn_model, settings.turn_model != NO_MODEL),
-        (settings.stt_model, settings.stt_engine != "omni"),
+        (settings.stt_model, settings.stt_runs and settings.stt_engine != "omni"),
         (settings.llm_model, settings.llm_engine != "openai"),
         (settings.tts_model, settings.tts_engine == "piper"),
     ]

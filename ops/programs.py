@@ -45,6 +45,11 @@ class Readiness:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+def daemons(settings: Settings) -> tuple[str, ...]:
+    """Those that this box runs."""
+    return tuple(name for name in DAEMONS if name != "stt" or settings.stt_runs)
+
+
 def programs(settings: Settings, livekit_bin: Path | str = "livekit-server") -> tuple[Program, ...]:
     etc = settings.var_dir / "etc"
     all_programs = []
@@ -59,13 +64,13 @@ def programs(settings: Settings, livekit_bin: Path | str = "livekit-server") -> 
             door_ports.append(("tcp", "https_port", 0))
     livekit = (str(livekit_bin), "--config", str(etc / "livekit.yaml"))
     all_programs.append(Program("livekit", livekit, tuple(livekit_ports), stop_wait_s=LIVEKIT_STOP_WAIT_S))
-    for name in DAEMONS:
+    for name in daemons(settings):
         command = (sys.executable, "-m", f"daemons.{name}")
         ports = tuple(("tcp", f"{name}_port", offset) for offset in (0, 1))
         all_programs.append(Program(name, command, ports, stop_wait_s=round(settings.drain_s) + 5))
     nginx = (sys.executable, "-m", "ops.nginx", *nginx_command(settings))
     all_programs.append(Program("nginx", nginx, tuple(door_ports)))
-    all_programs.append(Program(LISTENER, (sys.executable, "-m", "daemons.monitor.listener", *DAEMONS), ()))
+    all_programs.append(Program(LISTENER, (sys.executable, "-m", "daemons.monitor.listener", *daemons(settings)), ()))
     return tuple(all_programs)
 
 

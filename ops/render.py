@@ -19,7 +19,7 @@ from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import PREFIX, ROOT, Settings
 from ops import page, tls
 from ops.kept import write_private
-from ops.programs import DAEMONS, LISTENER, NGINX_SAYS, Program, nginx_command, programs
+from ops.programs import LISTENER, NGINX_SAYS, Program, daemons, nginx_command, programs
 from ops.supervise import BOX_VARIABLE
 
 # Nobody listens on the discard port of the caller's own machine, so a browser that asks there learns nothing and
@@ -111,7 +111,7 @@ def prometheus_yml(settings: Settings, rules: Path) -> str:
         "prometheus/prometheus.yml.tmpl",
         var_dir=settings.var_dir.resolve(),
         rules=rules,
-        health_ports=[(name, getattr(settings, f"{name}_port") + 1) for name in DAEMONS],
+        health_ports=[(name, getattr(settings, f"{name}_port") + 1) for name in daemons(settings)],
     )
 
 

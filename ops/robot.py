@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import numpy.typing as npt
 from livekit import rtc
 from pydantic import TypeAdapter
 
@@ -25,6 +26,7 @@ from daemons.media import LEFT_FOR_GOOD
 RATE_HZ = 48_000
 FRAME_SAMPLES = RATE_HZ * FRAME_MS // 1000
 AUDIBLE_DBFS = -50.0
+FILM_HZ = 10
 CONNECT_TIMEOUT_S = 15.0
 QUEUE_POLL_S = 1.0
 STREAM_CLOSE_S = 1.0
@@ -125,6 +127,19 @@ class Robot:
         await asyncio.sleep(max(0.0, began_ns / 1e9 + pcm.duration_ms / 1000 - time.monotonic()))
         return began_ns
 
+    async def show(self, picture: npt.NDArray[np.uint8]) -> None:
+        """Hold uint8 [height, width, 3], RGB, into the camera from now on. Raises Unavailable when none is allowed."""
+        height, width, _ = picture.shape
+        source = rtc.VideoSource(width, height)
+        track = rtc.LocalVideoTrack.create_video_track("camera", source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_CAMERA, simulcast=False)
+        try:
+            await self._room.local_participant.publish_track(track, options)
+        except rtc.participant.PublishTrackError as error:
+            raise Unavailable(f"the camera is not let in: {error}") from error
+        frame = rtc.VideoFrame(width, height, rtc.VideoBufferType.RGB24, picture.tobytes())
+        self._spawn(self._film(source, frame))
+
     async def write(self, text: str) -> None:
         """Type instead of speaking."""
         await self._room.local_participant.send_text(text, topic=wire.CHAT_TOPIC)
@@ -205,6 +220,14 @@ class Robot:
             due_s = max(due_s + FRAME_MS / 1000, time.monotonic() - FRAME_MS / 1000)
             await asyncio.sleep(due_s - time.monotonic())
 
+    async def _film(self, source: rtc.VideoSource, frame: rtc.VideoFrame) -> None:
+        try:
+            while True:
+                source.capture_frame(frame)
+                await asyncio.sleep(1 / FILM_HZ)
+        finally:
+            await source.aclose()
+
     def _with_leak(self, frame: Samples) -> Samples:
         """As a speakerphone's microphone does it: with what is heard, softer."""
         heard = np.zeros(0, np.int16)
@@ -268,6 +291,7 @@ async def dial(
     door_url: str,
     *,
     access_key: str = "",
+    camera: bool = False,
     patience_s: float = 120,
     on_queued: Callable[[wire.CallQueued], None] = lambda _: None,
 ) -> AsyncIterator[Robot]:
@@ -277,8 +301,9 @@ async def dial(
     """
     headers = {"Authorization": f"Bearer {access_key}"} if access_key else {}
     async with aiohttp.ClientSession(door_url, headers=headers) as session:
-        granted = await _admitted(session, patience_s, on_queued)
-        robot = Robot(lambda: _granted_again(session, granted))
+        asked = {"camera": "true"} if camera else {}
+        granted = await _admitted(session, asked, patience_s, on_queued)
+        robot = Robot(lambda: _granted_again(session, granted, asked))
         try:
             await robot.join(granted)
             yield robot
@@ -289,10 +314,13 @@ async def dial(
 
 
 async def _admitted(
-    session: aiohttp.ClientSession, patience_s: float, on_queued: Callable[[wire.CallQueued], None]
+    session: aiohttp.ClientSession,
+    asked: dict[str, str],
+    patience_s: float,
+    on_queued: Callable[[wire.CallQueued], None],
 ) -> wire.CallGranted:
     deadline = time.monotonic() + patience_s
-    answer = await _ask(session, "POST", "/api/calls")
+    answer = await _ask(session, "POST", "/api/calls", json={}, params=asked)
     place: int | None = None
     while not isinstance(answer, wire.CallGranted):
         if isinstance(answer, wire.CallRefused):
@@ -303,22 +331,31 @@ async def _admitted(
         if time.monotonic() > deadline:
             raise AtCapacity(f"still number {answer.position} in the queue after {patience_s:g} s")
         await asyncio.sleep(QUEUE_POLL_S)
-        answer = await _ask(session, "GET", f"/api/calls/{answer.call_id}", {wire.CALL_SECRET: answer.secret})
+        answer = await _ask(
+            session,
+            "GET",
+            f"/api/calls/{answer.call_id}",
+            params=asked,
+            headers={wire.CALL_SECRET: answer.secret},
+        )
     return answer
 
 
-async def _granted_again(session: aiohttp.ClientSession, granted: wire.CallGranted) -> wire.CallGranted:
-    answer = await _ask(session, "GET", f"/api/calls/{granted.call_id}", {wire.CALL_SECRET: granted.secret})
+async def _granted_again(
+    session: aiohttp.ClientSession, granted: wire.CallGranted, asked: dict[str, str]
+) -> wire.CallGranted:
+    headers = {wire.CALL_SECRET: granted.secret}
+    answer = await _ask(session, "GET", f"/api/calls/{granted.call_id}", headers=headers, params=asked)
     if not isinstance(answer, wire.CallGranted):
         raise Unavailable(answer.message if isinstance(answer, wire.CallRefused) else "the call's place is lost")
     return answer
 
 
 async def _ask(
-    session: aiohttp.ClientSession, method: str, path: str, headers: dict[str, str] | None = None
+    session: aiohttp.ClientSession, method: str, path: str, **request: Any
 ) -> wire.CallGranted | wire.CallQueued | wire.CallRefused:
     try:
-        async with session.request(method, path, headers=headers, json={} if method == "POST" else None) as response:
+        async with session.request(method, path, **request) as response:
             text = await response.text()
     except aiohttp.ClientConnectorCertificateError as error:
         why = error.certificate_error

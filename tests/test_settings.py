@@ -182,3 +182,21 @@ def test_a_program_can_be_given_an_environment_without_settings(monkeypatch: pyt
     without = settings_module.environment_without_settings()
     assert "CALLBOX_SLOTS" not in without
     assert without["PATH"] == os.environ["PATH"]
+
+
+# A model that hears
+
+
+def test_a_model_that_hears_needs_no_stt() -> None:
+    assert Settings().call_roles == ("agent", "stt", "llm", "tts")
+    assert Settings().stt_runs
+    for engine, sees in (("openai", True), ("transformers", False)):
+        omni = Settings(llm_omni=True, llm_engine=engine)
+        assert omni.call_roles == ("agent", "llm", "tts")
+        assert (omni.stt_runs, omni.llm_sees) == (False, sees)
+        assert Settings(llm_omni=True, llm_engine=engine, stt_engine="omni").stt_runs, "for clients of its door"
+
+
+def test_an_engine_that_only_reads_cannot_hear(var_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLBOX_LLM_OMNI", "true")
+    assert "CALLBOX_LLM_OMNI wants CALLBOX_LLM_ENGINE=openai or transformers" in complaint()

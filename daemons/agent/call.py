@@ -76,6 +76,7 @@ class Call:
         self._conversation = Conversation(
             persona=self._persona,
             llm_model=settings.llm_model,
+            omni=settings.llm_omni,
             workers=self._peers,
             hearing=Hearing(vad, clock),
             listener=listener,

@@ -3,18 +3,22 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Protocol, assert_never
 
 from daemons import wire
 from daemons.agent import turn
+from daemons.agent.background import Background, Model, Note
 from daemons.agent.ending import endpoint_ms
-from daemons.agent.hearing import Hearing
+from daemons.agent.hearing import PRE_ROLL_MS, Hearing
 from daemons.agent.history import History
 from daemons.agent.metrics import Metrics
 from daemons.agent.peers import NobodyServes
 from daemons.agent.persona import Persona
 from daemons.agent.playout import FRAME_SAMPLES, Playout, Sink
 from daemons.agent.reply import Reply, Speaker, as_written, first_sentences
+from daemons.agent.said import LONGEST_S, Said, Spoken
+from daemons.agent.understanding import Understanding
 from daemons.audio import Samples
 from daemons.clock import Clock
 from daemons.errors import BadRequest, Unavailable
@@ -26,6 +30,8 @@ TICK_S = 0.1
 HOLD_AFTER_S = 1.5
 THINK_ALOUD_AFTER_S = 0.7  # longer than most answers take from the end of the turn
 RENDER_EACH_S = 1.0
+UNHEARD_MIN_SPEECH_MS = 288  # without words to judge by: "hi" has 350 ms of speech
+UNWRITTEN = "…"  # the caption of what is being written down
 
 _AGENT_STATE: dict[turn.State, wire.AgentState] = {
     turn.State.LISTENING: "listening",
@@ -38,16 +44,10 @@ _AGENT_STATE: dict[turn.State, wire.AgentState] = {
 }
 
 
-class Workers(Speaker, Protocol):
+class Workers(Speaker, Model, Protocol):
     """Who transcribes, writes and speaks. Each raises Unavailable; NobodyServes when it is of no use to ask again."""
 
     async def transcribe(self, samples: Samples) -> wire.SttFinal: ...
-
-    def chat(self, body: dict[str, Any], priority: Priority) -> AsyncGenerator[str, None]:
-        """Raises BadRequest too, for what no worker would answer."""
-
-    async def read_ahead(self, body: dict[str, Any]) -> None:
-        """A hint; never raises."""
 
     async def render(self, text: str) -> Samples:
         """`text` spoken: int16 [n] at 24 kHz."""
@@ -65,6 +65,9 @@ class Page(Sink, Protocol):
 
     def caption(self, text: str, *, segment: str, caller: bool, final: bool) -> None: ...
 
+    async def picture(self) -> str | None:
+        """What the caller's camera sees now, as a `data:` URL; None when there is none to be had at once."""
+
 
 class Emit(Protocol):
     """Writes an event into the call's trace."""
@@ -73,7 +76,9 @@ class Emit(Protocol):
 
 
 class Conversation:
-    """`phrases` keeps what was rendered for any call: int16 [n] at 24 kHz, by its text.
+    """`omni`: the model hears the caller itself, and nobody transcribes.
+
+    `phrases` keeps what was rendered for any call: int16 [n] at 24 kHz, by its text.
 
     `spawn` starts a task of the call; `give_up` is told when no worker can be had any more.
     """
@@ -83,6 +88,7 @@ class Conversation:
         *,
         persona: Persona,
         llm_model: str,
+        omni: bool,
         workers: Workers,
         hearing: Hearing,
         listener: Listener | None,
@@ -96,6 +102,8 @@ class Conversation:
     ) -> None:
         self._persona = persona
         self._llm_model = llm_model
+        self._omni = omni
+        self._shows = True  # pictures go with the turns, where there are any
         self._workers = workers
         self._hearing = hearing
         self._listener = listener
@@ -106,14 +114,24 @@ class Conversation:
         self._spawn = spawn
         self._give_up = give_up
         self._metrics = metrics
-        self._turn = turn.Turn(turn.Timing(endpoint_ms=persona.turns.longest_ms), persona.turns.speculation)
+        self._turn = turn.Turn(_timing(persona, omni=omni), persona.turns.speculation)
         self._history = History(persona)
         self._playout = Playout(page, clock, persona.sounds.mixer(), self._on_frame, self._on_voice_over)
         self._speech_ended_ns: int | None = None  # of the words that are not answered yet
         self._reply: Reply | None = None
         self._replying: asyncio.Task[None] | None = None
         self._taking: asyncio.Task[None] | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._background = Background(
+            lane=persona.turns.lane,
+            model=workers,
+            model_name=llm_model,
+            read_ahead=self._what_to_read_ahead,
+            on_words=self._on_written_down,
+            on_understood=self._on_understood,
+            clock=clock,
+            spawn=spawn,
+            metrics=metrics,
+        )
         self._greeted = False
         self._turns = 0
         self._speculative = False  # the reply under way is prepared, and may be thrown away
@@ -132,7 +150,7 @@ class Conversation:
     async def run(self) -> None:
         """Play what is to be heard, until cancelled."""
         self._page.tell_state(self._state)
-        self._read_ahead()
+        self._background.begin()
         self._spawn(self._keep_company())
         self._spawn(self._render_phrases())
         await self._playout.run()
@@ -226,16 +244,19 @@ class Conversation:
                 self._hearing.open()
                 self._emit("user_started", self._turn.generation + 1, at_ns=round(began_ms * 1e6))
             case turn.Transcribe():
-                self._taking = self._spawn(self._transcribe(action))
+                self._taking = self._spawn(self._record(action) if self._omni else self._transcribe(action))
             case turn.DropTake():
                 _stop(self._taking)
             case turn.DropUtterance():
                 self._hearing.drop()
-            case turn.Think(generation, text, keep, speculative):
+            case turn.Think(generation, said, keep, speculative):
                 self._speculative = speculative
                 priority: Priority = "speculative" if speculative else "committed"
-                reply = Reply(generation, text, self._playout.start(generation), keep_caller=keep)
-                self._begin(reply, self._think(generation, self._chat_request(text), priority))
+                reply = Reply(generation, said, self._playout.start(generation), keep_caller=keep)
+                if self._persona.turns.lane == "slow":
+                    self._say_nothing(reply)
+                else:
+                    self._begin(reply, self._think(generation, said, priority))
             case turn.Say(generation, text):
                 reply = Reply(generation, "", self._playout.start(generation), keep_caller=False)
                 self._begin(reply, as_written(text))
@@ -252,11 +273,17 @@ class Conversation:
             case _:
                 assert_never(action)
 
+    async def _record(self, request: turn.Transcribe) -> None:
+        """What was said is its sound, and the voice alone tells whether it was all."""
+        self._on_speech_ended(request)
+        utterance = self._hearing.utterance()
+        probability, picture = await asyncio.gather(self._sounds_complete(utterance), self._picture())
+        said = Spoken.of(utterance, picture)
+        self._feed(turn.Transcribed(request.take, said, self._endpoint_ms(None, probability)))
+
     async def _transcribe(self, request: turn.Transcribe) -> None:
-        generation = self._turn.generation + 1
-        self._speech_ended_ns = round(request.speech_ended_ms * 1e6)
-        self._emit("user_stopped", generation, at_ns=self._speech_ended_ns)
-        self._emit("stt_requested", generation)
+        self._on_speech_ended(request)
+        self._emit("stt_requested", self._turn.generation + 1)
         utterance = self._hearing.utterance()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -267,6 +294,13 @@ class Conversation:
                     self._feed(turn.Judged(request.take, self._endpoint_ms(final.text, probability)))
         except* Unavailable as group:
             self._give_up(str(group.exceptions[0]))
+
+    async def _picture(self) -> str | None:
+        return await self._page.picture() if self._shows else None
+
+    def _on_speech_ended(self, request: turn.Transcribe) -> None:
+        self._speech_ended_ns = round(request.speech_ended_ms * 1e6)
+        self._emit("user_stopped", self._turn.generation + 1, at_ns=self._speech_ended_ns)
 
     async def _sounds_complete(self, utterance: Samples) -> float | None:
         """The probability that the caller's voice sounds as if the turn were over."""
@@ -279,40 +313,47 @@ class Conversation:
             self._page.caption(final.text, segment=f"caller-{request.utterance}", caller=True, final=False)
         self._feed(turn.Transcribed(request.take, final.text, self._endpoint_ms(final.text, probability)))
 
-    def _endpoint_ms(self, text: str, probability: float | None) -> float:
+    def _endpoint_ms(self, text: str | None, probability: float | None) -> float:
         return endpoint_ms(text, probability, self._persona.turns.waits)
 
-    def _chat_request(self, text: str) -> dict[str, Any]:
+    def _chat_request(self, said: Said) -> dict[str, Any]:
         writing = self._persona.writing
         return {
             "model": self._llm_model,
-            "messages": self._history.messages(text),
+            "messages": self._history.messages(said),
             "temperature": writing.temperature,
             "repeat_penalty": writing.repeat_penalty,
             "max_tokens": writing.max_tokens,
         }
 
-    def _read_ahead(self) -> None:
-        """Let the model read what was said so far while nobody waits for it: the next answer begins sooner."""
-        _stop(self._reading)
-        body = self._chat_request("Hello.")  # chat templates want a caller's turn last
-        self._reading = self._spawn(self._workers.read_ahead(body))
+    def _what_to_read_ahead(self) -> dict[str, Any] | None:
+        """What was said so far, so that the next answer begins sooner; sound would have to be read again anyway."""
+        if self._persona.turns.lane == "slow" or not self._history.is_in_words:
+            return None
+        return self._chat_request("Hello.")  # chat templates want a caller's turn last
 
-    async def _think(self, generation: int, body: dict[str, Any], priority: Priority) -> AsyncGenerator[str, None]:
-        _stop(self._reading)
+    async def _think(self, generation: int, said: Said, priority: Priority) -> AsyncGenerator[str, None]:
+        self._background.stop()
         self._emit("llm_requested", generation)
         wrote = False
         try:
             most = self._persona.writing.max_sentences
-            async for piece in first_sentences(self._workers.chat(body, priority), most):
+            async for piece in first_sentences(self._workers.chat(self._chat_request(said), priority), most):
                 if not wrote:
                     self._emit("llm_first_token", generation)
                 wrote = True
                 yield piece
         except BadRequest as error:
             log.error("no answer: %s", error)
+            if isinstance(said, Spoken) and said.picture_url:
+                self._shows = False  # perhaps it hears and does not see
         if not wrote:
             yield self._persona.phrases.no_answer
+
+    def _say_nothing(self, reply: Reply) -> None:
+        """A listener that takes notes: the turn ends as soon as it is the agent's."""
+        self._reply = reply
+        reply.voice.end()
 
     def _begin(self, reply: Reply, pieces: AsyncGenerator[str, None]) -> None:
         self._reply = reply
@@ -328,17 +369,25 @@ class Conversation:
             self._feed(turn.Failed(reply.generation))
         else:
             self._trace("reply_written", turn=reply.generation, text=reply.text)
+            if self._background.waits:
+                self._background.begin()
 
     def _commit(self, generation: int) -> None:
         self._emit("eot_committed", generation)
         self._count("kept")
-        if self._reply is not None:
-            self._reply.commit()
-            self._turns += bool(self._reply.caller)
-            if self._reply.caller and not self._reply.keep_caller:
-                self._page.caption(
-                    self._reply.caller, segment=f"caller-{self._turn.utterance}", caller=True, final=True
-                )
+        if (reply := self._reply) is None:
+            return
+        reply.commit()
+        if not reply.caller:
+            return
+        self._turns += 1
+        segment = f"caller-{self._turn.utterance}"
+        self._background.note(generation, segment, reply.caller, self._history.messages(reply.caller)[:-1])
+        if self._background.waits and (self._replying is None or self._replying.done()):
+            self._background.begin()
+        if not reply.keep_caller:
+            words = reply.caller if isinstance(reply.caller, str) else None
+            self._page.caption(words or UNWRITTEN, segment=segment, caller=True, final=words is not None)
 
     def _cancel(self, generation: int, why: turn.Why) -> None:
         if why is turn.Why.BARGE_IN:
@@ -350,7 +399,11 @@ class Conversation:
         if played_samples:
             self._emit("last_frame_published", generation)
         reply, self._reply = self._reply, None
-        if reply is not None and why is not turn.Why.FAILED and (played_samples or reply.keep_caller):
+        if reply is None:
+            return
+        if why is turn.Why.WENT_ON:
+            self._background.drop(reply.caller)
+        if why is not turn.Why.FAILED and (played_samples or reply.keep_caller):
             heard = reply.heard(played_samples)
             self._remember(reply, heard=heard, known_as=heard, cut_off=True)
 
@@ -363,12 +416,36 @@ class Conversation:
         """Put the turn into the history, in the words that the model knows it by."""
         self._history.add(reply.caller, known_as, cut_off=cut_off)
         if self._turn.state is not turn.State.ENDING:
-            self._read_ahead()
+            self._background.begin()
+        if self._persona.turns.lane == "slow" and reply.caller:
+            return
         self._page.caption(heard, segment=f"agent-{reply.generation}", caller=False, final=True)
         self._trace("reply_heard", turn=reply.generation, text=heard, cut_off=cut_off)
 
+    # What is learned of the caller's turn after it
+
+    def _on_written_down(self, note: Note) -> None:
+        words = note.said.words if isinstance(note.said, Spoken) else note.said
+        if words is not None:
+            self._emit("captioned", note.generation, text=words)
+        self._page.caption(UNWRITTEN if words is None else words, segment=note.segment, caller=True, final=True)
+
+    def _on_understood(self, note: Note, understood: Understanding | str) -> None:
+        if isinstance(understood, str):
+            self._emit("not_understood", note.generation, why=understood)
+        else:
+            self._emit("understood", note.generation, **understood.model_dump())
+
     def _emit(self, event: wire.TraceEvent, generation: int, *, at_ns: int | None = None, **data: Any) -> None:
         self._trace(event, at_ns=at_ns, turn=generation, **data)
+
+
+def _timing(persona: Persona, *, omni: bool) -> turn.Timing:
+    timing = turn.Timing(endpoint_ms=persona.turns.longest_ms)
+    if not omni:
+        return timing
+    longest_ms = 1000 * LONGEST_S - PRE_ROLL_MS - timing.endpoint_ms  # so that its beginning is heard, too
+    return replace(timing, min_speech_ms=UNHEARD_MIN_SPEECH_MS, max_utterance_ms=longest_ms)
 
 
 def _stop(task: asyncio.Task[None] | None) -> None:

@@ -31,6 +31,7 @@ VOICE_FINISHED = 0.8  # probability from which on the voice leaves no doubt
 VOICE_GOES_ON = 0.1
 VOICE_DOUBT = 0.7  # what a voice that surely goes on leaves to doubt, were the words finished
 UNHEARD_DOUBT = 0.25  # without the model, or when its answer came too late
+NO_WITNESS_DOUBT = 0.4  # neither words nor voice: 0.7 s, the fixed wait that cuts off fewest and is still borne
 
 # English, at the end and without its mark: Moonshine puts a full stop or a comma after words that it was cut off at.
 _GOES_ON = re.compile(
@@ -85,12 +86,15 @@ def _is_dictated(bare: str, language: str) -> bool:
     return language.startswith("en") and bool(_SPOKEN_DIGITS.search(bare) or _LETTERS.search(bare))
 
 
-def endpoint_ms(text: str, probability: float | None, waits: Waits, language: str = "en") -> float:
-    """Silence that ends the turn after `text`.
+def endpoint_ms(text: str | None, probability: float | None, waits: Waits, language: str = "en") -> float:
+    """Silence that ends the turn after `text`; None where nobody writes the words down.
 
     `probability`: that the voice sounds complete; None when nobody has asked or the answer came too late.
     """
-    doubt = 1 - (1 - words(text, language).value) * (1 - _voice_doubt(probability))
+    if text is None:
+        doubt = NO_WITNESS_DOUBT if probability is None else _voice_doubt(probability)
+    else:
+        doubt = 1 - (1 - words(text, language).value) * (1 - _voice_doubt(probability))
     return waits.shortest_ms + (waits.longest_ms - waits.shortest_ms) * doubt
 
 

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from daemons import wire
 
+NOTES = ("words", "understanding", "garbage", "refused", "failed", "dropped")
 ANSWERED_BUCKETS_S = (0.3, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 6, 10)
 
 
@@ -28,3 +29,11 @@ class Metrics:
         )
         for outcome in ("kept", "thrown_away", "failed"):
             self.speculations.labels(outcome)
+        self.notes = Counter(
+            "callbox_notes_total",
+            "What the model said of callers' turns besides answering them",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in NOTES:
+            self.notes.labels(outcome)

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, model_validator
 
@@ -12,6 +12,7 @@ from daemons.agent.mixer import Mixer, Sound
 from daemons.audio import Samples
 from daemons.errors import BadRequest, ConfigurationError
 
+Lane = Literal["fast", "slow", "dual"]
 Phrase = Annotated[str, Field(min_length=1, max_length=500)]
 
 
@@ -39,6 +40,7 @@ class Writing(_Section):
 class Turns(_Section):
     """When the caller is answered."""
 
+    lane: Lane = "fast"  # answer; slow: understand, say nothing; dual: answer, and understand in the background
     speculation: bool = True  # replies are prepared before the caller's turn is surely over
     shortest_ms: Annotated[int, Field(ge=100, le=3000)] = 200  # silence that ends a turn that sounds finished
     longest_ms: Annotated[int, Field(ge=100, le=5000)] = 1500  # and one that does not

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from daemons.agent.playout import Voice
+from daemons.agent.said import Said
 from daemons.audio import Samples
 from daemons.wire import Priority, TraceEvent, TtsSegment
 
@@ -41,7 +42,7 @@ class Reply:
     """`caller` is what it answers, "" for an announcement."""
 
     generation: int
-    caller: str
+    caller: Said
     voice: Voice
     keep_caller: bool  # in the history, though the reply was cancelled unheard: the caller will not say it again
     written: str = ""  # as the model wrote it, which is what its prompt cache knows; segments hold what is spoken

@@ -11,9 +11,11 @@ import numpy as np
 from livekit import rtc
 
 from daemons import wire
+from daemons.agent.camera import Camera
 from daemons.agent.echo import EchoCanceller
 from daemons.agent.playout import QUEUE_MS
 from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Samples
+from daemons.clock import SystemClock
 from daemons.errors import Unavailable
 from daemons.media import LEFT_FOR_GOOD, Rooms, join_token
 from daemons.settings import Settings
@@ -46,6 +48,7 @@ class CallRoom:
         self._room = rtc.Room()  # another one after each time that LiveKit's library has given up
         self._source = rtc.AudioSource(TTS_RATE_HZ, 1, queue_size_ms=QUEUE_MS + 20)
         self._echo = EchoCanceller()
+        self._camera = Camera(SystemClock())
         self._outbox: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue(OUTBOX_MESSAGES)
         self._tasks: set[asyncio.Task[None]] = set()
         self._reachable = asyncio.Event()
@@ -53,6 +56,7 @@ class CallRoom:
         self._cleared = 0  # how often the playout took back what was to be played
         self._state: wire.AgentState = "initializing"
         self._reading: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
         self._track_sid = ""
@@ -149,11 +153,16 @@ class CallRoom:
             lambda: self._room.local_participant.send_text(text, topic=wire.TRANSCRIPTION_TOPIC, attributes=attributes)
         )
 
+    async def picture(self) -> str | None:
+        """What the caller's camera sees now, as a `data:` URL; None when there is none to be had at once."""
+        return await self._camera.picture()
+
     # Joining, and joining again
 
     async def _join(self) -> None:
         room = self._room = rtc.Room()
         room.on("track_subscribed", self._on_track)
+        room.on("track_unsubscribed", self._on_track_gone)
         room.on("participant_connected", lambda person: self._presence(person, True))
         room.on("participant_disconnected", lambda person: self._presence(person, False))
         room.on("local_track_subscribed", lambda _track: self._on_audible())
@@ -286,11 +295,23 @@ class CallRoom:
     def _on_track(
         self, track: rtc.Track, publication: rtc.RemoteTrackPublication, person: rtc.RemoteParticipant
     ) -> None:
-        if track.kind == rtc.TrackKind.KIND_AUDIO and person.identity == wire.CALLER_IDENTITY:
+        if person.identity != wire.CALLER_IDENTITY:
+            return
+        if track.kind == rtc.TrackKind.KIND_AUDIO:
             self._caller_track_sid = publication.sid
             if self._reading is not None:
                 self._reading.cancel()  # the caller changed the microphone
             self._reading = self._spawn(self._read(track))
+        elif self._settings.llm_sees:
+            if self._watching is not None:
+                self._watching.cancel()
+            self._watching = self._spawn(self._camera.watch(track))
+
+    def _on_track_gone(
+        self, track: rtc.Track, _publication: rtc.RemoteTrackPublication, _person: rtc.RemoteParticipant
+    ) -> None:
+        if track.kind == rtc.TrackKind.KIND_VIDEO and self._watching is not None:
+            self._watching.cancel()
 
     async def _read(self, track: rtc.Track) -> None:
         stream = rtc.AudioStream(track, sample_rate=STT_RATE_HZ, num_channels=1, capacity=CAPTURE_FRAMES)

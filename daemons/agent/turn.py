@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from daemons.agent.backchannel import is_backchannel
+from daemons.agent.said import Said
 
 
 class State(StrEnum):
@@ -42,13 +43,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Transcribed:
-    """The answer to `Transcribe` number `take`; "" when the utterance holds no words.
+    """The answer to `Transcribe` number `take`: "" when the utterance holds no words, its sound where none are wanted.
 
     Silence of `endpoint_ms` after it means that the caller has finished.
     """
 
     take: int
-    text: str
+    said: Said
     endpoint_ms: float
 
 
@@ -137,11 +138,11 @@ class DropUtterance:
 
 @dataclass(frozen=True, slots=True)
 class Think:
-    """Ask for a reply to `text` and prepare its audio; nothing is heard before `Commit`."""
+    """Ask for a reply to `said` and prepare its audio; nothing is heard before `Commit`."""
 
     generation: int
-    text: str
-    keep: bool  # `text` is remembered though the reply is cancelled unheard: the caller will not say it again
+    said: Said
+    keep: bool  # `said` is remembered though the reply is cancelled unheard: the caller will not say it again
     speculative: bool = False  # no `Commit` follows at once
 
 
@@ -252,7 +253,7 @@ class Turn:
     def awaited(self) -> bool:
         """The caller is silent, and waits for the agent or listens to it."""
         if self.state is State.DECIDING:
-            return self._take is None or bool(self._take.text)
+            return self._take is None or bool(self._take.said)
         return self.state in (State.THINKING, State.SPEAKING)
 
     @property
@@ -343,8 +344,8 @@ class Turn:
         self._take = event
         if self.state is not State.INTERRUPTED:
             return self._decide()
-        if is_backchannel(event.text):
-            return []  # more may follow: "okay, but wait"
+        if not isinstance(event.said, str) or is_backchannel(event.said):
+            return []  # more may follow: "okay, but wait"; of mere sound only its length says that it is meant
         self.state = State.DECIDING
         return [*self._cancel(Why.BARGE_IN), *self._decide()]
 
@@ -358,7 +359,7 @@ class Turn:
         """The caller is silent: prepare a reply when its time has come, and commit it when the turn is over."""
         if self._take is None:
             return []
-        if not self._take.text:
+        if not self._take.said:
             if self._silence_ms < self.timing.endpoint_ms and not self._too_long:
                 return []  # the next words may make sense of what was heard
             self.state = State.LISTENING
@@ -367,12 +368,12 @@ class Turn:
         if left_ms <= 0:
             self._count(kept=True)
             if self._request is None:
-                return self._answer(self._take.text, keep=False)
+                return self._answer(self._take.said, keep=False)
             self.state = State.THINKING
             return [Commit(self.generation)]
         early = self.speculates and self.kept >= RARELY_KEPT and left_ms <= self.timing.think_ahead_ms
         if early and self._request is None and not self._redos:
-            return [self._begin(Think(self.generation + 1, self._take.text, keep=False, speculative=True))]
+            return [self._begin(Think(self.generation + 1, self._take.said, keep=False, speculative=True))]
         return []
 
     def _go_on(self) -> list[Action]:
@@ -410,8 +411,8 @@ class Turn:
 
     # The agent replies
 
-    def _answer(self, text: str, *, keep: bool) -> list[Action]:
-        return self._reply(Think(self.generation + 1, text, keep))
+    def _answer(self, said: Said, *, keep: bool) -> list[Action]:
+        return self._reply(Think(self.generation + 1, said, keep))
 
     def _reply(self, request: Think | Say) -> list[Action]:
         self.state = State.THINKING
@@ -461,7 +462,7 @@ class Turn:
             self.state = State.LISTENING
             return [*cancel, *self._drop_utterance(), GiveUp()]
         if isinstance(request, Think):
-            return [*cancel, *self._answer(request.text, keep=request.keep or not self._open)]
+            return [*cancel, *self._answer(request.said, keep=request.keep or not self._open)]
         return [*cancel, *self._reply(Say(self.generation + 1, request.text))]
 
     # What is let go

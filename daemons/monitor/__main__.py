@@ -1,4 +1,4 @@
 from daemons.monitor.server import Monitor
 from daemons.runtime import main
 
-main(lambda runtime: Monitor(runtime.registry, runtime.metrics))
+main(lambda runtime: Monitor(runtime.registry, runtime.metrics, runtime.settings.call_roles))

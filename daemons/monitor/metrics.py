@@ -30,7 +30,9 @@ _WELL = (WorkerState.STARTING, WorkerState.AVAILABLE, WorkerState.DRAINING)
 
 
 class RegistryMetrics(Collector):
-    def __init__(self, metrics: CollectorRegistry) -> None:
+    def __init__(self, metrics: CollectorRegistry, roles: Iterable[str] = CALL_ROLES) -> None:
+        """`roles`: what a call needs, shown before there is a worker of them."""
+        self._roles = frozenset(roles)
         self._snapshot: Snapshot | None = None
         self._seen_s = 0.0
         self.forget()
@@ -84,7 +86,7 @@ class RegistryMetrics(Collector):
         snapshot = self._snapshot if time.monotonic() - self._seen_s < STALE_S else None
         yield _gauge("callbox_registry_up", "Whether the registry answers the monitor", snapshot is not None)
         if snapshot is not None:
-            yield from _workers(snapshot.workers)
+            yield from _workers(snapshot.workers, self._roles)
             yield from _calls(snapshot)
             yield self._health_of(snapshot.workers)
             yield self._last_losses()
@@ -124,12 +126,12 @@ def written_ms(event_id: str) -> int:
     return int(event_id.partition("-")[0])
 
 
-def _workers(workers: Iterable[WorkerRecord]) -> Iterator[Metric]:
+def _workers(workers: Iterable[WorkerRecord], roles: Iterable[str]) -> Iterator[Metric]:
     count = GaugeMetricFamily("callbox_registry_workers", "Workers by state", labels=["role", "state"])
     slots = GaugeMetricFamily("callbox_registry_slots", "Slots of workers that are not gone", labels=["role"])
     leases = GaugeMetricFamily("callbox_registry_leases", "Slots that are leased or reserved", labels=["role"])
     by_state = Tally((worker.role, worker.state) for worker in workers)
-    for role in sorted({*CALL_ROLES, *(role for role, _ in by_state)}):
+    for role in sorted({*roles, *(role for role, _ in by_state)}):
         present = [worker for worker in workers if worker.role == role and worker.state is not WorkerState.GONE]
         for state in WorkerState:
             count.add_metric([role, state.value.lower()], by_state[role, state])

@@ -12,6 +12,7 @@ from daemons.errors import Unavailable
 from daemons.monitor import probe
 from daemons.monitor.metrics import RegistryMetrics
 from daemons.registry import Registry, Snapshot, WorkerRecord, WorkerState
+from daemons.wire import CALL_ROLES
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,10 @@ class Monitor:
     slots = 0
     direct_slots = 0
 
-    def __init__(self, registry: Registry, metrics: CollectorRegistry) -> None:
+    def __init__(self, registry: Registry, metrics: CollectorRegistry, roles: Iterable[str] = CALL_ROLES) -> None:
+        """`roles`: what a call needs."""
         self._registry = registry
-        self._shown = RegistryMetrics(metrics)
+        self._shown = RegistryMetrics(metrics, roles)
         self._audit_log = AuditLog(registry, self._shown)
         self._probes = Counter(
             "callbox_probes_total", "Looks at workers' health, by what was seen", ["role", "result"], registry=metrics

@@ -162,7 +162,9 @@ class TokenServer:
         """
         deadline = time.monotonic() + ROOM_READY_S
         while True:
-            answer = await self._registry.acquire(call, wire.CALL_ROLES, LEASE_TTL_MS, self._settings.queue_max)
+            answer = await self._registry.acquire(
+                call, self._settings.call_roles, LEASE_TTL_MS, self._settings.queue_max
+            )
             if answer.status is not AcquireStatus.GRANTED:
                 break
             try:
@@ -207,13 +209,15 @@ class TokenServer:
             await self._registry.release(call, standing.fence)
 
     def _granted(self, call: str, request: web.Request) -> wire.CallGranted:
+        camera = request.query.get("camera") == "true" and self._settings.llm_sees
         return wire.CallGranted(
             call_id=call,
             secret=self._secret(call),
             room=call,
             url=self._signal_url(request),
-            token=join_token(self._settings, call, wire.CALLER_IDENTITY),
+            token=join_token(self._settings, call, wire.CALLER_IDENTITY, camera=camera),
             expires_at=time.time() + TOKEN_TTL_S,
+            camera=camera,
         )
 
     def _signal_url(self, request: web.Request) -> str:

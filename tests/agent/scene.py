@@ -5,7 +5,9 @@ whoever transcribes it reads it back; so is what the agent says, one value for e
 """
 
 import asyncio
+import base64
 import itertools
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Any
 
@@ -18,9 +20,11 @@ from daemons.agent.conversation import Conversation
 from daemons.agent.hearing import Hearing
 from daemons.agent.metrics import Metrics
 from daemons.agent.peers import NobodyServes
-from daemons.audio import FRAME_MS, STT_RATE_HZ, TTS_RATE_HZ, FloatSamples, Samples
+from daemons.agent.said import Content
+from daemons.agent.understanding import UNDERSTAND, WRITE_DOWN
+from daemons.audio import FRAME_MS, STT_RATE_HZ, TTS_RATE_HZ, FloatSamples, Samples, read_wav
 from daemons.clock import FakeClock
-from daemons.errors import Unavailable
+from daemons.errors import BadRequest, Unavailable
 from daemons.settings import ROOT
 from daemons.wire import Priority, TtsSegment
 
@@ -43,10 +47,17 @@ class Script:
     def line(self, value: int) -> str:
         return self._lines[value] if value < len(self._lines) else ""
 
+    def words(self, samples: Samples) -> str:
+        """What is said in them."""
+        values = [int(value) for value in samples if value > NOISE]
+        return " ".join(self.line(value) for value in dict.fromkeys(values))
+
 
 class Workers:
     """`answers`: what the model writes to a text that holds the key. While a role is in `gone` its workers fail, in
     `hung` they do not answer, in `hopeless` no other can be had. `log`: (when, in ms, which work of what priority).
+    `asked` are the requests for answers, `asked_aside` those about what the caller said: these take `aside_s` longer,
+    fail while `aside_fails`, and are answered with what is no JSON while the model `mumbles`.
     """
 
     def __init__(self, clock: FakeClock, script: Script) -> None:
@@ -57,24 +68,52 @@ class Workers:
         self.log: list[tuple[float, str]] = []
         self.at_work: set[str] = set()
         self.asked: list[dict[str, Any]] = []
+        self.asked_aside: list[dict[str, Any]] = []
+        self.aside_s = 0.0
+        self.aside_fails = False
+        self.refuses_pictures = False
+        self.mumbles = False
         self._clock = clock
         self._script = script
 
     async def transcribe(self, samples: Samples) -> wire.SttFinal:
         await self._take("stt", STT_S, "committed")
-        values = [int(value) for value in samples if value > NOISE]
-        said = [self._script.line(value) for value in dict.fromkeys(values)]
-        text = " ".join(said)
+        text = self._script.words(samples)
         return wire.SttFinal(utterance=0, id=0, text=text, audio_ms=len(samples) / 16, compute_ms=STT_S * 1000)
 
     async def chat(self, body: dict[str, Any], priority: Priority) -> AsyncGenerator[str, None]:
-        self.asked.append(body)
-        text = body["messages"][-1]["content"]
-        answer = next((answer for key, answer in self.answers.items() if key in text), f"You said {text}.")
+        last = body["messages"][-1]["content"]
+        text = self.text(last)
+        tasks = [part["text"] for part in last if part["type"] == "text"] if isinstance(last, list) else [last]
+        understands = tasks[:1] == [UNDERSTAND] or tasks[:1] == [f"{text}\n{UNDERSTAND}"]
+        if understands or tasks == [WRITE_DOWN]:
+            self.asked_aside.append(body)
+            answer = self._aside(text, understands=understands)
+            await self._clock.sleep(self.aside_s)
+            if self.aside_fails:
+                raise Unavailable("the model has no time")
+        else:
+            self.asked.append(body)
+            if self.refuses_pictures and "image_url" in json.dumps(last):
+                raise BadRequest("at most 0 images may be shown")
+            answer = next((answer for key, answer in self.answers.items() if key in text), f"You said {text}.")
         await self._take("llm", FIRST_TOKEN_S, priority)
         for word in answer.split():
             await self._take("llm", TOKEN_S, priority)
             yield word + " "
+
+    def text(self, content: Content) -> str:
+        """What a message says, to who hears."""
+        if isinstance(content, str):
+            return content.removesuffix(f"\n{UNDERSTAND}")
+        sounds = [part["input_audio"]["data"] for part in content if part["type"] == "input_audio"]
+        return " ".join(self._script.words(read_wav(base64.b64decode(sound)).samples) for sound in sounds)
+
+    def _aside(self, text: str, *, understands: bool) -> str:
+        if not understands:
+            return text
+        fields = {"language": "en", "intent": "to ask", "emotion": "calm", "summary": f"They said: {text}"}
+        return "Well, {" if self.mumbles else f"```json\n{json.dumps({'transcript': text, **fields})}\n```"
 
     async def speech(self, priority: Priority) -> "Speech":
         return Speech(self, self._script, priority)
@@ -152,6 +191,7 @@ class Page:
         self.frames: list[tuple[float, int]] = []  # when it is heard, in ms, and its value
         self.states: list[wire.AgentState] = []
         self.captions: dict[str, str] = {}
+        self.picture_url: str | None = None
 
     async def play(self, samples: Samples, said: Samples | None) -> None:
         at_ms = max(self._empty_at_ms, self._clock.now_ns() / 1e6)
@@ -168,6 +208,9 @@ class Page:
 
     def caption(self, text: str, *, segment: str, caller: bool, final: bool) -> None:
         self.captions[segment] = text
+
+    async def picture(self) -> str | None:
+        return self.picture_url
 
     def heard(self, since_ms: float = 0.0) -> list[str]:
         """The lines that were heard, at least in part, in order."""
@@ -187,8 +230,10 @@ class Page:
 class Scene:
     """Use it as a context; times are virtual."""
 
-    def __init__(self, voice: float | None = None, sounds: persona.Sounds | None = None, **turns: Any) -> None:
-        """`voice`: how complete it sounds at every pause. `sounds`, `turns`: other than the persona's."""
+    def __init__(
+        self, voice: float | None = None, *, omni: bool = False, sounds: persona.Sounds | None = None, **turns: Any
+    ) -> None:
+        """`voice`: how complete it sounds at every pause. `omni`: the model hears. Else other than the persona's."""
         self.clock = FakeClock(start_ns=1_000_000_000)
         self.script = Script()
         self.workers = Workers(self.clock, self.script)
@@ -205,6 +250,7 @@ class Scene:
         self.conversation = Conversation(
             persona=self.persona,
             llm_model="model",
+            omni=omni,
             workers=self.workers,
             hearing=Hearing(_is_loud, self.clock),
             listener=Voice(self.clock, voice) if voice is not None else None,
@@ -259,6 +305,10 @@ class Scene:
     def count(self, outcome: str) -> float:
         """Of replies that were prepared early."""
         return self._registry.get_sample_value("callbox_speculations_total", {"outcome": outcome}) or 0.0
+
+    def notes(self, outcome: str) -> float:
+        """Of what was learned of the caller's turns besides."""
+        return self._registry.get_sample_value("callbox_notes_total", {"outcome": outcome}) or 0.0
 
     async def _sounds(self, value: int, seconds: float) -> None:
         for _ in range(round(seconds * 1000 / CHUNK_MS)):

@@ -128,3 +128,10 @@ def test_it_stays_between_its_bounds_and_falls_as_the_voice_is_surer() -> None:
 
 def test_one_bound_is_a_fixed_wait() -> None:
     assert endpoint_ms("Turn off the", 0.01, Waits(480, 480)) == 480
+
+
+def test_without_words_the_voice_decides_and_without_both_a_fixed_wait() -> None:
+    finished, unsure, goes_on = (endpoint_ms(None, probability, WAITS) for probability in (0.95, 0.4, 0.01))
+    assert finished == WAITS.shortest_ms
+    assert finished < unsure < goes_on < WAITS.longest_ms
+    assert finished < endpoint_ms(None, None, WAITS) < goes_on

@@ -3,13 +3,16 @@
 import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from daemons.agent import turn
+from daemons.agent.said import Said, Spoken
 from daemons.agent.turn import State, Turn
 
 EVENTS = 1_000_000
 WINDOW_MS = 32.0
+WORDS: list[Said] = ["", "words", "words", "yeah", Spoken.of(np.zeros(16_000, np.int16))]
 
 
 class Watcher:
@@ -102,7 +105,7 @@ def random_events(rng: random.Random, watcher: Watcher, rare: float = 0.25) -> I
             yield turn.Failed(machine.generation)
         return
     generation = machine.generation + rng.choice([0, 0, 0, 0, -1, 1])
-    words = rng.choice(["", "words", "words", "yeah"])
+    words = rng.choice(WORDS)
     yield rng.choice(
         [
             turn.Transcribed(machine.take + rng.choice([0, 0, 0, -1, 1]), words, rng.choice([200, 480, 1000])),

@@ -28,7 +28,7 @@ class UpstreamServer:
         self._key = key
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
+        app = web.Application(client_max_size=32 * 2**20)
         app.add_routes([web.get("/v1/models", self._models), web.post("/v1/chat/completions", self._chat)])
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -54,8 +54,12 @@ class UpstreamServer:
         assert body["stream_options"] == {"include_usage": True}
         assert {type(value) for value in body.values()}.isdisjoint({type(None)})
         self.asked.append(body)
-        act = self.acts.popleft() if self.acts else well
-        return await act(self, request)
+        if self.acts:
+            return await self.acts.popleft()(self, request)
+        return await self.answer(request, body)
+
+    async def answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        return await well(self, request)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         if self._key and request.headers.get("Authorization") != f"Bearer {self._key}":

@@ -1,6 +1,6 @@
 """What the monitor exports of a real registry, also after restarts of either."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from daemons.errors import Unavailable
 from daemons.monitor import metrics as metrics_module
 from daemons.monitor.server import AuditLog, Monitor, place
 from daemons.registry import Registry, connect
-from daemons.wire import ProgramEvent
+from daemons.wire import CALL_ROLES, ProgramEvent
 from ops.redis_server import RedisServer
 from tests.waiting import until
 
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.integration
 class Watcher:
     """A monitor that looks when it is told to."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, roles: Sequence[str] = CALL_ROLES) -> None:
         self.metrics = CollectorRegistry()
-        self._monitor = Monitor(registry, self.metrics)
+        self._monitor = Monitor(registry, self.metrics, roles)
 
     async def look(self) -> None:
         await self._monitor.reap()
@@ -68,6 +68,12 @@ async def test_the_roles_of_a_call_are_there_before_any_worker_is(registry: Regi
             assert watcher.value("registry_slots", role=role) == 0
         assert watcher.value("registry_losses_total", what="call") == 0
         assert watcher.value("registry_last_loss_timestamp_seconds", what="member") == 0
+
+
+async def test_a_role_that_no_call_needs_is_not_missing(registry: Registry) -> None:
+    async with Watcher(registry, roles=("agent", "llm", "tts")) as watcher:
+        assert watcher.value("registry_workers", role="llm", state="available") == 0
+        assert watcher.value("registry_workers", role="stt", state="available") is None
 
 
 async def test_a_loss_outlives_the_monitor(registry: Registry, redis: Redis) -> None:

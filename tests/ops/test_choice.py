@@ -153,6 +153,10 @@ def test_an_engine_elsewhere_needs_no_model_here(make_settings: MakeSettings) ->
     assert models.needed(make_settings(llm_engine="openai", stt_engine="omni")) == ["silero-v6", "smart-turn-v3.2"]
 
 
+def test_a_model_that_hears_needs_no_other_that_does(make_settings: MakeSettings) -> None:
+    assert "moonshine-tiny-en" not in models.needed(make_settings(llm_engine="openai", llm_omni=True))
+
+
 def test_a_turn_model_of_one_s_own(settings: Settings, tmp_path: Path) -> None:
     folder = write(tmp_path / "turn", **{fit.SMART_TURN: b"finer tuned"})
     chosen = choice.choose(settings, str(folder))

@@ -137,6 +137,16 @@ def test_a_remote_redis_has_no_program_here(make_settings: MakeSettings) -> None
     assert "redis" not in {group.name for group in supervisord_options(settings).process_group_configs}
 
 
+def test_where_the_model_hears_stt_has_no_program(make_settings: MakeSettings) -> None:
+    settings = make_settings(llm_omni=True, llm_engine="openai")
+    render(settings, LIVEKIT)
+    by_name = {program.name: program for program in programs(settings)}
+    assert "stt" not in by_name
+    assert "stt" not in by_name["listener"].command
+    assert "stt" not in (settings.var_dir / "etc/prometheus.yml").read_text()
+    assert "stt" in {program.name for program in programs(make_settings())}
+
+
 def test_nginx_refuses_a_bad_certificate_in_words(make_settings: MakeSettings, tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("no certificate")
     (tmp_path / "key.pem").write_text("no key")

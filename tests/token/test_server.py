@@ -300,6 +300,33 @@ async def test_an_outage_of_the_registry_costs_nobody_a_place(make_box: MakeBox,
                 assert (await anext(events))["status"] == "granted"
 
 
+async def test_where_the_model_hears_a_call_needs_no_stt(make_box: MakeBox) -> None:
+    async with make_box(llm_omni=True, llm_engine="openai") as box:
+        await box.add_workers("llm", "tts")
+        await box.start_agent()
+        call = await granted(box)
+        held = await box.registry.lookup(call["call_id"])
+        assert held.state is CallState.HELD
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine", "allowed"),
+    [("", "openai", False), ("?camera=true", "openai", True), ("?camera=true", "transformers", False)],
+)
+async def test_a_camera_is_allowed_when_it_is_asked_for_and_the_model_sees(
+    make_box: MakeBox, asked: str, engine: str, allowed: bool
+) -> None:
+    async with make_box(llm_omni=True, llm_engine=engine) as box:
+        await box.add_workers("llm", "tts")
+        await box.start_agent()
+        call = (await box.ask(path=asked)).body
+        again = await box.ask("GET", f"/{call['call_id']}{asked}", call["secret"])
+        for granted_camera in (call, again.body):
+            assert granted_camera["camera"] is allowed
+            sources = payload(granted_camera["token"])["video"]["canPublishSources"]
+            assert sources == ["microphone", *(["camera"] if allowed else [])]
+
+
 # Refused
 
 
