@@ -20,8 +20,8 @@ from daemons.settings import ROOT
 from daemons.stt.engines.moonshine import Moonshine
 from daemons.stt.stop import Stop
 from ops.caller import Utterance, synthesize
+from ops.livekit_server import LiveKitServer
 from ops.worker import Worker
-from tests.livekit_server import LiveKitServer
 from tests.llm.upstream_server import UpstreamServer, begin, end
 
 ROLES = ("llm", "tts", "agent", "token")
