@@ -9,6 +9,7 @@ from typing import Any, Protocol, assert_never
 from daemons import wire
 from daemons.agent import turn
 from daemons.agent.background import Background, Model, Note
+from daemons.agent.company import Company
 from daemons.agent.ending import endpoint_ms
 from daemons.agent.hearing import PRE_ROLL_MS, Hearing
 from daemons.agent.history import History
@@ -26,10 +27,6 @@ from daemons.wire import Priority
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
-HOLD_AFTER_S = 1.5
-THINK_ALOUD_AFTER_S = 0.7  # longer than most answers take from the end of the turn
-RENDER_EACH_S = 1.0
 UNHEARD_MIN_SPEECH_MS = 288  # without words to judge by: "hi" has 350 ms of speech
 UNWRITTEN = "…"  # the caption of what is being written down
 
@@ -110,13 +107,22 @@ class Conversation:
         self._page = page
         self._trace = emit
         self._clock = clock
-        self._phrases = phrases
         self._spawn = spawn
         self._give_up = give_up
         self._metrics = metrics
         self._turn = turn.Turn(_timing(persona, omni=omni), persona.turns.speculation)
         self._history = History(persona)
         self._playout = Playout(page, clock, persona.sounds.mixer(), self._on_frame, self._on_voice_over)
+        self._company = Company(
+            hold=persona.phrases.hold,
+            rendered=phrases,
+            render=workers.render,
+            idle=lambda: self._greeted and self.quiet,
+            turn=self._turn,
+            playout=self._playout,
+            clock=clock,
+            on_held=lambda text: emit("held", text=text),
+        )
         self._speech_ended_ns: int | None = None  # of the words that are not answered yet
         self._reply: Reply | None = None
         self._replying: asyncio.Task[None] | None = None
@@ -151,8 +157,7 @@ class Conversation:
         """Play what is to be heard, until cancelled."""
         self._page.tell_state(self._state)
         self._background.begin()
-        self._spawn(self._keep_company())
-        self._spawn(self._render_phrases())
+        self._spawn(self._company.keep())
         await self._playout.run()
 
     def hear(self, samples: Samples) -> None:
@@ -178,32 +183,6 @@ class Conversation:
 
     def end(self) -> None:
         self._feed(turn.Ended())
-
-    async def _keep_company(self) -> None:
-        """The caller never waits in plain silence, whatever it is that takes so long."""
-        hold = self._persona.phrases.hold
-        said, waited_s, owed_s = 0, 0.0, 0.0
-        while True:
-            await self._clock.sleep(TICK_S)
-            if not self._turn.awaited:
-                said = 0
-            waited_s = waited_s + TICK_S if self._turn.awaited and self._playout.starving else 0.0
-            owed_s = owed_s + TICK_S if self._turn.owed and self._playout.starving else 0.0
-            self._playout.think(owed_s >= THINK_ALOUD_AFTER_S)
-            if waited_s >= HOLD_AFTER_S and (phrase := self._phrases.get(hold[said % len(hold)])) is not None:
-                self._trace("held", text=hold[said % len(hold)])
-                self._playout.say_aside(phrase)
-                said += 1
-
-    async def _render_phrases(self) -> None:
-        """Ahead of need: when they are wanted, the speaking worker may be the one that is gone."""
-        while missing := [text for text in self._persona.phrases.hold if text not in self._phrases]:
-            await self._clock.sleep(RENDER_EACH_S)
-            if self._greeted and self.quiet:
-                try:
-                    self._phrases[missing[0]] = await self._workers.render(missing[0])
-                except Unavailable as error:
-                    log.info("%r is not rendered yet: %s", missing[0], error)
 
     # What is heard of a reply
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from daemons.agent import persona
-from daemons.agent.conversation import HOLD_AFTER_S, THINK_ALOUD_AFTER_S, TICK_S
+from daemons.agent.company import HOLD_AFTER_S, THINK_ALOUD_AFTER_S, TICK_S
 from daemons.agent.mixer import FADE_SAMPLES
 from daemons.agent.playout import QUEUE_MS
 from daemons.audio import FRAME_MS, TTS_RATE_HZ
