@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import aiohttp
@@ -64,7 +64,7 @@ class Utterance(BaseModel):
     pcm: Pcm
 
 
-async def talk(robot: Robot, utterances: Sequence[Utterance]) -> Report:
+async def talk(robot: Robot, utterances: Iterable[Utterance]) -> Report:
     """Hear the greeting, then say each utterance and hear its answer out. Raises Unavailable or TimeoutError."""
     greeting = (await robot.event(happened("reply_heard"), GREETING_TIMEOUT_S))["text"]
     turns = []
@@ -115,6 +115,13 @@ async def _turn(robot: Robot, utterance: Utterance) -> Turn:
         answer_to_ns=over["t_ns"] + TAIL_NS,
         events=events,
     )
+
+
+async def until_answering(robot: Robot, question: Utterance) -> int:
+    """Ask; returns when the answer's first frame was sent, in ns. Raises Unavailable or TimeoutError."""
+    began_ns = await robot.say(question.pcm)
+    first = await robot.event(happened("first_frame_published", began_ns), REPLY_TIMEOUT_S)
+    return int(first["t_ns"])
 
 
 async def synthesize(settings: Settings, words: str) -> Utterance:

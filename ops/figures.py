@@ -75,12 +75,17 @@ class Bound:
         return self.measured <= self.limit if self.kind == "at most" else self.measured >= self.limit
 
 
+Row = dict[str, str | float | None]
+"""A line of a table: its cells by the names of the columns; None where there is no figure."""
+
+
 @dataclass
 class Report:
     """One run, filled by whoever measures: `show` it, write `as_data`, or leave both to `finish`.
 
     `facts` say how it was taken (seed, rounds, versions). `samples` are figures of many, by name, all in `unit`;
-    `counts` are single figures; `ratios` compare figures of this run and no other.
+    `counts` are single figures; `ratios` compare figures of this run and no other. `tables` are rows by their title,
+    those of one with the same columns.
     """
 
     title: str
@@ -89,6 +94,7 @@ class Report:
     samples: dict[str, Summary] = field(default_factory=dict)
     counts: dict[str, int | float] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
     bounds: list[Bound] = field(default_factory=list)
 
     @property
@@ -105,6 +111,7 @@ class Report:
             "samples": {name: _summary_data(summary) for name, summary in self.samples.items()},
             "counts": self.counts,
             "ratios": self.ratios,
+            "tables": {title: [_row_data(row) for row in rows] for title, rows in self.tables.items()},
             "bounds": [_bound_data(bound) for bound in self.bounds],
         }
 
@@ -122,6 +129,12 @@ class Report:
             console.print(f"{name}: {_figure(count)}", markup=False)
         for name, ratio in self.ratios.items():
             console.print(f"{name}: {ratio:.2f} times", markup=False)
+        for title, rows in self.tables.items():
+            shown = _table(*rows[0])
+            for row in rows:
+                shown.add_row(*(cell if isinstance(cell, str) else _figure(cell) for cell in row.values()))
+            console.print(f"[bold]{title}[/bold]")
+            console.print(shown)
         for bound in self.bounds:
             mark = "[green]held[/green]  " if bound.held else "[red]MISSED[/red]"
             console.print(f"{mark} {bound.name}: ", end="")
@@ -182,6 +195,11 @@ def _summary_data(summary: Summary) -> dict[str, float]:
     """A percentile that too few samples do not have is left out, not filled in."""
     figures = {"median": summary.median, "p95": summary.p95, "p99": summary.p99, "max": summary.max}
     return {"n": summary.n} | {name: value for name, value in figures.items() if value is not None}
+
+
+def _row_data(row: Row) -> Row:
+    """JSON has no infinity, nor NaN."""
+    return {name: None if isinstance(cell, float) and not math.isfinite(cell) else cell for name, cell in row.items()}
 
 
 def _bound_data(bound: Bound) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from daemons.errors import ConfigurationError, Unavailable
 from daemons.settings import Settings
@@ -21,6 +22,8 @@ LISTENER = "listener"
 STOP_ORDER = (LISTENER, "token", "agent", "monitor", "stt", "llm", "tts", "livekit", "nginx", "redis")
 LIVEKIT_STOP_WAIT_S = 5  # it waits for its rooms to empty, which nobody who stops it does
 NGINX_SAYS = "callbox door"
+HEALTH = "health of all daemons"
+_HEALTH_MODULE = "daemons.health"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,23 @@ def programs(settings: Settings, livekit_bin: Path | str = "livekit-server") -> 
     all_programs.append(Program("nginx", nginx, tuple(door_ports)))
     all_programs.append(Program(LISTENER, (sys.executable, "-m", "daemons.monitor.listener", *daemons(settings)), ()))
     return tuple(all_programs)
+
+
+def processes_of(settings: Settings) -> dict[str, list[psutil.Process]]:
+    """The processes of a box that is up, by program; the children that answer for its daemons are HEALTH, all together.
+
+    Raises Unavailable when its supervisord does not answer.
+    """
+    found: dict[str, list[psutil.Process]] = {HEALTH: []}
+    for state in Supervisord(settings).states():
+        if not state.pid:
+            continue
+        process = psutil.Process(state.pid)
+        children = process.children(recursive=True)
+        health = [child for child in children if _HEALTH_MODULE in child.cmdline()]
+        found[state.name] = [process, *(child for child in children if child not in health)]
+        found[HEALTH] += health
+    return found
 
 
 def nginx_command(settings: Settings) -> tuple[str, ...]:

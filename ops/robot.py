@@ -159,6 +159,13 @@ class Robot:
             raise Unavailable(f"the call ended: {self.ended.message if self.ended else ''}")
         return event
 
+    async def until_ended(self, timeout_s: float) -> wire.CallEnded:
+        """The box's last word, to come or past. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s), self._happened:
+            await self._happened.wait_for(lambda: self.ended is not None)
+        assert self.ended is not None  # noqa: S101 - for the type checker: that was waited for
+        return self.ended
+
     async def join(self, granted: wire.CallGranted) -> None:
         """Enter the room and open the microphone. Raises Unavailable."""
         self.call_id = granted.call_id

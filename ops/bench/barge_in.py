@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from daemons.audio import Pcm
-from ops.caller import Utterance, speech_end_ns, speech_start_ns, synthesize
+from ops.caller import Utterance, speech_end_ns, speech_start_ns, synthesize, until_answering
 from ops.figures import Bound, Report, Summary
 from ops.private_box import PrivateBox
 from ops.robot import RATE_HZ, Robot, dial, happened
@@ -87,10 +87,9 @@ async def _disturb(robot: Robot, story: Utterance, sound: Pcm | None, kind: str,
 
 async def _until_answering(robot: Robot, question: Utterance) -> int:
     """Ask, and hear a little of the answer; returns when its first frame was sent, in ns."""
-    began_ns = await robot.say(question.pcm)
-    first = await robot.event(happened("first_frame_published", began_ns), EVENT_S)
+    first_ns = await until_answering(robot, question)
     await asyncio.sleep(BEFORE_S)
-    return int(first["t_ns"])
+    return first_ns
 
 
 def _cough(seed: int) -> Pcm:

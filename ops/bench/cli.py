@@ -18,6 +18,10 @@ from ops.bench import stt as stt_bench
 from ops.bench import tts as tts_bench
 from ops.bench import turns as turns_bench
 from ops.bench.answers import ANSWERS
+from ops.bench.load import report as load_report
+from ops.bench.load import run as load_bench
+from ops.bench.soak import report as soak_report
+from ops.bench.soak import run as soak_bench
 from ops.bench.tts_page import page
 from ops.figures import JsonFile, write_json
 from ops.progress import console, count_bar
@@ -194,3 +198,41 @@ def barge_in(
         given = model or settings.load().llm_model
         report = asyncio.run(barge_in_bench.measure(turns, llm_model=given, on_turn=on_turn))
     report.finish(json_file)
+
+
+@app.command()
+def soak(
+    calls: Annotated[int, typer.Option(min=8, help="One after another.")] = 200,
+    model: Model = "",
+    json_file: JsonFile = None,
+) -> None:
+    """Many short calls one after another to a box of its own: does each leave every program as it was?
+
+    Calls that hear the answer out, interrupt it, leave in its middle, or say nothing until the box hangs up. After
+    each: memory, open files, threads and asyncio tasks of every program, and what Redis keeps. 200 take 35 minutes.
+    """
+    llm_model = model or settings.load().llm_model
+    with count_bar("calls", calls) as on_call:
+        taken = asyncio.run(soak_bench.take(calls, llm_model=llm_model, on_call=on_call))
+    soak_report.report(taken, llm_model).finish(json_file)
+
+
+@app.command()
+def load(
+    seconds: Annotated[float, typer.Option(min=5, help="For which all calls of a step talk.")] = 30.0,
+    only: Annotated[
+        load_bench.Box | None, typer.Option(help="One of the two boxes; both in turn when not given.")
+    ] = None,
+    model: Model = "",
+    json_file: JsonFile = None,
+) -> None:
+    """How many calls at once are carried, in steps of 1, 2, 4, 8 and so on, and what gives way first.
+
+    By the agent alone, with speech and chat workers that answer from a script and cost next to nothing; and by the
+    whole box with its own. A step is carried when answers begin within 1.5 s (P95), no gap inside one is longer than
+    60 ms and no call is lost. The robots that call share the cores with the box; what each used of them is shown.
+    """
+    llm_model = model or settings.load().llm_model
+    with count_bar("steps", load_bench.MOST_STEPS) as on_step:
+        climbs = asyncio.run(load_bench.climbs(seconds, only=only, llm_model=llm_model, on_step=on_step))
+    load_report.report(climbs, seconds, llm_model).finish(json_file)

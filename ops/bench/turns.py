@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import aiohttp
 import psutil
-from prometheus_client.parser import text_string_to_metric_families
 
 from ops.caller import FIGURES, Turn, Utterance, synthesize, talk
 from ops.figures import Bound, Report, Summary
+from ops.metrics import metrics_at
 from ops.private_box import PrivateBox
 from ops.robot import dial
 
@@ -78,11 +78,9 @@ def _cpu_s(box: PrivateBox) -> dict[str, float]:
 
 
 async def _speculations(box: PrivateBox) -> dict[str, float]:
-    url = f"http://127.0.0.1:{box.settings.agent_port + 1}/metrics"
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        families = text_string_to_metric_families(await response.text())
-    found = [sample for family in families for sample in family.samples]
-    return {sample.labels["outcome"]: sample.value for sample in found if sample.name == "callbox_speculations_total"}
+    async with aiohttp.ClientSession() as http:
+        metrics = await metrics_at(http, f"http://127.0.0.1:{box.settings.agent_port + 1}")
+    return {how[0]: count for (name, how), count in metrics.items() if name == "callbox_speculations_total"}
 
 
 def _report(arms: dict[bool, Arm], llm_model: str) -> Report:

@@ -65,6 +65,7 @@ def report(*bounds: Bound) -> Report:
         samples={"few": Summary.of([1.0, 2.0]), "many": Summary.of(map(float, range(1, 101)))},
         counts={"rounds": 1200},
         ratios={"many to few": 33.6667},
+        tables={"steps": [{"step": "one", "ms": 1200.0}, {"step": "none", "ms": math.inf}, {"step": "no", "ms": None}]},
         bounds=list(bounds),
     )
 
@@ -79,6 +80,12 @@ def test_a_person_reads_every_figure(capsys: pytest.CaptureFixture[str]) -> None
         ["many", "to", "few:", "33.67", "times"],
     ]
     assert "rounds: 1,200" in said
+    assert said[said.index("steps") :].split()[:9] == [
+        *("steps", "step", "ms"),
+        *("one", "1,200"),
+        *("none", "not", "measurable"),
+        "no",
+    ]
     assert "MISSED few, at most: 2 ms, at most 1.5 ms" in said
 
 
@@ -92,6 +99,7 @@ def test_a_run_with_a_missed_bound_exits_with_one(tmp_path: Path) -> None:
     assert bad["bounds"][1] == {
         "name": "b", "measured": None, "kind": "at most", "limit": 1, "unit": "", "held": False
     }  # fmt: skip
+    assert [row["ms"] for row in good["tables"]["steps"]] == [1200.0, None, None]
     assert good["samples"]["few"] == {"n": 2, "median": 1.5, "max": 2.0}
     assert good["machine"] == machine()
 

@@ -1,11 +1,11 @@
 """What clients that went away may leave at a worker, which is nothing, and what its metrics must say of them."""
 
-import itertools
-import statistics
 from collections.abc import Iterator, Sequence
 
 from ops.drill.disconnects.leaving import Left
-from ops.drill.disconnects.watch import Metrics, State
+from ops.drill.disconnects.watch import State
+from ops.metrics import Metrics
+from ops.slope import Slope
 
 SETTLE_S = 20.0
 # asyncio's pool for what blocks (min(32, cores + 4)) starts a thread when it is first needed
@@ -35,14 +35,8 @@ def left_over(before: State, now: State) -> Iterator[str]:
 
 
 def growth_kb(memory_bytes: Sequence[tuple[int, int]]) -> float:
-    """A round, over the second half of `memory_bytes`: (rounds so far, bytes).
-
-    The median of the slopes between any two looks (Theil-Sen): an arena that grows once, for the most work at once so
-    far, is no slope, and what each client leaves is.
-    """
-    half = memory_bytes[len(memory_bytes) // 2 :]
-    slopes = ((more - less) / (later - sooner) for (sooner, less), (later, more) in itertools.combinations(half, 2))
-    return statistics.median(slopes) / 1024
+    """A round, over the second half of `memory_bytes`: (rounds so far, bytes)."""
+    return Slope.of(memory_bytes[len(memory_bytes) // 2 :]).median / 1024
 
 
 def contradictions(role: str, lefts: Sequence[Left], before: Metrics, after: Metrics) -> Iterator[str]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import aiohttp
 import psutil
-from prometheus_client.parser import text_string_to_metric_families
 
+from ops.metrics import Metrics, metrics_at
 from ops.run import StepFailed
 from ops.worker import Worker
 
@@ -18,9 +18,6 @@ QUIET_S = 0.2  # without progress: it has stopped
 LOOK_S = 0.25
 FRESH_S = 1.5  # by then a worker has written its metrics again
 _BAD_LINE = re.compile(r"^\S+ \S+ (ERROR|CRITICAL) |^Traceback |^Exception ignored ")
-
-Metrics = dict[tuple[str, tuple[str, ...]], float]
-"""By name and the values of the labels, in the order of the labels' names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +52,7 @@ class Watch:
 
     async def metrics(self) -> Metrics:
         """As the worker wrote them last, which it does each second."""
-        async with self._http.get(f"{self.worker.health_url}/metrics") as answer:
-            text = await answer.text()
-        return {
-            (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+        return await metrics_at(self._http, self.worker.health_url)
 
     async def state(self) -> State:
         health, metrics = await self.worker.health(self._http), await self.metrics()

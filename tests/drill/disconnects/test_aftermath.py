@@ -6,7 +6,8 @@ from ops.drill.disconnects.aftermath import contradictions, growth_kb, is_settle
 from ops.drill.disconnects.client import Manner
 from ops.drill.disconnects.doors import tts_doors
 from ops.drill.disconnects.leaving import Left, Moment, Plan
-from ops.drill.disconnects.watch import Metrics, State
+from ops.drill.disconnects.watch import State
+from ops.metrics import Metrics
 
 QUIET = State(0, 0, 0, 0, 0, tasks=9, threads=12, files=30, memory_bytes=10**8)
 DOOR = tts_doors("One.", "One.")[0]
