@@ -22,6 +22,7 @@ from ops.bench.speaking import Heard, Speaker
 from ops.figures import Bound, Report, Summary
 from ops.redis_server import RedisServer
 from ops.run import StepFailed
+from ops.slope import Slope
 from ops.words import WordErrors
 from ops.worker import Worker
 
@@ -227,12 +228,11 @@ def _memory_bounds(taken: Taken) -> list[Bound]:
 
 
 def growth_kb(memory_bytes: list[float]) -> float:
-    """A round of stress, by least squares over those after the warm ones."""
+    """A round of stress, of those after the warm ones."""
     settled = memory_bytes[round(len(memory_bytes) * WARM_SHARE) :]
     if len(settled) < 2:
         return float("nan")
-    slope = float(np.polyfit(np.arange(len(settled)) * AT_ONCE, settled, 1)[0])
-    return slope / 1024
+    return Slope.of([(index * AT_ONCE, size) for index, size in enumerate(settled)]).median / 1024
 
 
 def golden_bounds(taken: Taken, kept: Golden | None) -> list[Bound]:
