@@ -130,7 +130,8 @@ async def follow(registry: Registry, after: str | None, say: Callable[[str], Non
     An outage of Redis is told to `say`, and waited for.
     """
     away, newest = False, FIRST
-    while True:
+    this = asyncio.current_task()
+    while this is not None and not this.cancelling():  # Python 3.11 loses a cancel that meets Redis's answer
         try:
             if after is None or away:
                 newest, before = (await registry.snapshot()).last_event, newest
