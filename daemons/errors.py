@@ -27,3 +27,8 @@ class LeaseLost(CallboxError):
 
 class ConfigurationError(CallboxError):
     """A setting or a file makes it pointless to start again until a person changes it."""
+
+
+def in_words(error: BaseException) -> str:
+    """What it says; its name when it says nothing, as a TimeoutError does."""
+    return str(error) or type(error).__name__

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from daemons.errors import AtCapacity, ConfigurationError, Unavailable
+from daemons.errors import AtCapacity, ConfigurationError, Unavailable, in_words
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Connection:
                 listed = json.loads(await read_body(response)) if response.status == 200 else {}
                 return str(listed["data"][0]["id"])
         except TRANSPORT as error:
-            raise Unavailable(f"{self.url} does not answer: {error or type(error).__name__}") from error
+            raise Unavailable(f"{self.url} does not answer: {in_words(error)}") from error
         except (ValueError, LookupError, TypeError) as error:
             raise Unavailable(f"{self.url}/models lists no model (status {response.status})") from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 
-from daemons.errors import Unavailable
+from daemons.errors import Unavailable, in_words
 from ops.progress import OnBytes
 
 CONNECT_TIMEOUT_S = 5.0
@@ -84,7 +84,7 @@ async def _fetch(url: str, part: Path, on_bytes: OnBytes, token: str) -> None:
             except (aiohttp.ClientError, TimeoutError) as error:
                 stuck = _size(part) == before
                 if stuck or attempt == ATTEMPTS - 1:
-                    raise Unavailable(f"{url}: {str(error) or type(error).__name__}") from error
+                    raise Unavailable(f"{url}: {in_words(error)}") from error
             else:
                 return
 

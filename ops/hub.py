@@ -7,7 +7,7 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import BaseModel, Field, ValidationError
 
-from daemons.errors import ConfigurationError, Unavailable
+from daemons.errors import ConfigurationError, Unavailable, in_words
 from daemons.models import HubPlace
 from daemons.settings import Settings
 from ops.download import session
@@ -60,7 +60,7 @@ async def _listing(settings: Settings, place: HubPlace) -> Listing:
             return Listing.model_validate(await response.json(content_type=None))
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Unavailable(
-            f"the hub {address} does not answer ({str(error) or type(error).__name__}): "
+            f"the hub {address} does not answer ({in_words(error)}): "
             "is this machine online? CALLBOX_HUB_URL names a mirror"
         ) from error
     except (ValueError, ValidationError) as error:

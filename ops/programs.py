@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from daemons.errors import ConfigurationError, Unavailable
+from daemons.errors import ConfigurationError, Unavailable, in_words
 from daemons.settings import Settings
 from ops.supervise import Supervisord
 
@@ -119,7 +119,7 @@ async def probe(settings: Settings, program: Program) -> Readiness:
     except (aiohttp.ClientConnectorError, ConnectionRefusedError):
         return Readiness(False, "nobody listens")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return Readiness(False, str(error) or type(error).__name__)
+        return Readiness(False, in_words(error))
 
 
 async def probe_all(settings: Settings, chosen: tuple[Program, ...]) -> dict[str, Readiness]:

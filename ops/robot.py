@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from daemons import wire
 from daemons.audio import FRAME_MS, Pcm, Samples, level_dbfs
-from daemons.errors import AtCapacity, Unavailable
+from daemons.errors import AtCapacity, Unavailable, in_words
 from daemons.media import LEFT_FOR_GOOD
 
 RATE_HZ = 48_000
@@ -368,7 +368,7 @@ async def _ask(
         why = error.certificate_error
         raise Unavailable(f"the box's certificate is not trusted here ({why}); name it in SSL_CERT_FILE") from error
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise Unavailable(f"the box does not answer: {error or type(error).__name__}") from error
+        raise Unavailable(f"the box does not answer: {in_words(error)}") from error
     try:
         return _answer.validate_json(text)
     except ValueError as error:

@@ -19,7 +19,7 @@ import numpy as np
 from daemons import wire
 from daemons.admission import Claim
 from daemons.audio import Samples
-from daemons.errors import BadRequest, Unavailable
+from daemons.errors import BadRequest, Unavailable, in_words
 from daemons.registry import Holder, Member
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Peers:
                 if chunk["choices"] and (text := chunk["choices"][0]["delta"].get("content")):
                     yield text
         except _BROKEN as error:
-            raise Unavailable(f"llm: {error or type(error).__name__}") from error
+            raise Unavailable(f"llm: {in_words(error)}") from error
         finally:
             response.close()
 
@@ -149,7 +149,7 @@ class Peers:
                 return await ask()
         except _BROKEN as error:
             await self._drop_socket(role)
-            raise Unavailable(f"{role}: {error or type(error).__name__}") from error
+            raise Unavailable(f"{role}: {in_words(error)}") from error
 
     async def _with_replacement(self, role: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Ask; once more over a new connection, since the old one may just have been cut; then of another worker."""
@@ -161,7 +161,7 @@ class Peers:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     return await ask()
             except (*_BROKEN, Unavailable) as error:
-                log.warning("%s: %s failed: %s", self._call, role, error or type(error).__name__)
+                log.warning("%s: %s failed: %s", self._call, role, in_words(error))
                 await self._drop_socket(role)
                 if isinstance(error, TimeoutError):
                     break
@@ -189,7 +189,7 @@ class Peers:
                 await self._drop_socket(role)
                 if time.monotonic() > deadline:
                     raise NobodyServes(
-                        f"no {role} worker could be had for {self._replace_s:g} s: {error or type(error).__name__}"
+                        f"no {role} worker could be had for {self._replace_s:g} s: {in_words(error)}"
                     ) from error
             await asyncio.sleep(SWAP_EVERY_S)
 
@@ -292,14 +292,14 @@ class Speech:
                     raise Unavailable(f"tts: {reply.message}")
         except _BROKEN as error:
             self._done = True
-            raise Unavailable(f"tts: {error or type(error).__name__}") from error
+            raise Unavailable(f"tts: {in_words(error)}") from error
 
     async def _send(self, message: wire.Message) -> None:
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await self._socket.send_str(message.model_dump_json())
         except _BROKEN as error:
-            raise Unavailable(f"tts: {error or type(error).__name__}") from error
+            raise Unavailable(f"tts: {in_words(error)}") from error
 
 
 async def _receive(socket: aiohttp.ClientWebSocketResponse, timeout_s: float) -> str | bytes:

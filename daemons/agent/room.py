@@ -16,7 +16,7 @@ from daemons.agent.echo import EchoCanceller
 from daemons.agent.playout import QUEUE_MS
 from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Samples
 from daemons.clock import SystemClock
-from daemons.errors import Unavailable
+from daemons.errors import Unavailable, in_words
 from daemons.media import LEFT_FOR_GOOD, Rooms, join_token
 from daemons.settings import Settings
 
@@ -126,7 +126,7 @@ class CallRoom:
             async with asyncio.timeout(PLAY_TIMEOUT_S):
                 await self._source.capture_frame(rtc.AudioFrame(samples.tobytes(), TTS_RATE_HZ, 1, len(samples)))
         except Exception as error:  # rtc raises bare Exception
-            self._on_lost(f"it takes no audio: {str(error) or type(error).__name__}")
+            self._on_lost(f"it takes no audio: {in_words(error)}")
 
     def clear(self, unsent_samples: int) -> None:
         self._cleared += 1
@@ -259,7 +259,7 @@ class CallRoom:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await send()
             except Exception as error:  # rtc raises bare RuntimeError and Exception
-                log.warning("%s: not sent: %s", self._name, str(error) or type(error).__name__)
+                log.warning("%s: not sent: %s", self._name, in_words(error))
 
     async def _publish(self, topic: str, payload: str) -> None:
         await self._room.local_participant.publish_data(payload, topic=topic)
@@ -275,7 +275,7 @@ class CallRoom:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s: %s", self._name, error, exc_info=error)
-            self._on_lost(str(error) or type(error).__name__)
+            self._on_lost(in_words(error))
 
     def _presence(self, person: rtc.RemoteParticipant, present: bool) -> None:
         if person.identity == wire.CALLER_IDENTITY:

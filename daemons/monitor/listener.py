@@ -25,7 +25,7 @@ from supervisor import childutils
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from daemons import settings as settings_module
-from daemons.errors import ConfigurationError
+from daemons.errors import ConfigurationError, in_words
 from daemons.monitor.recovery import Change, Note, Order, Probe, Process, Program, judged
 from daemons.registry import Registry, Snapshot, WorkerState, connect
 from daemons.settings import Settings
@@ -202,7 +202,7 @@ class Listener:
             answer = asyncio.run(once())
         except Exception as error:  # whatever it says: programs are restarted without it, too
             if self._registry_answers:
-                log.warning("without the registry, so not in its audit log: %s", error or type(error).__name__)
+                log.warning("without the registry, so not in its audit log: %s", in_words(error))
             self._registry_answers = False
             return None
         self._registry_answers = True
@@ -232,7 +232,7 @@ def look(port: int, pid: int) -> Probe:
         connection.request("GET", "/health")
         return judged(json.loads(connection.getresponse().read(MAX_HEALTH_BYTES)), pid)
     except (OSError, http.client.HTTPException, ValueError, TypeError, LookupError) as error:
-        return Probe(f"no answer at its health port ({error or type(error).__name__})", answered=False)
+        return Probe(f"no answer at its health port ({in_words(error)})", answered=False)
     finally:
         connection.close()
 

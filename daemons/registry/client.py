@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from daemons import redis_url
-from daemons.errors import BadRequest, Unavailable
+from daemons.errors import BadRequest, Unavailable, in_words
 from daemons.registry import keys, sentinel
 from daemons.registry.results import (
     Acquired,
@@ -271,7 +271,7 @@ def _unavailable() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise Unavailable(f"the registry does not answer (Redis: {error or type(error).__name__})") from error
+        raise Unavailable(f"the registry does not answer (Redis: {in_words(error)})") from error
 
 
 @cache

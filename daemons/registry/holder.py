@@ -6,7 +6,7 @@ import logging
 import random
 
 from daemons.clock import Clock
-from daemons.errors import LeaseLost, Unavailable
+from daemons.errors import LeaseLost, Unavailable, in_words
 from daemons.registry.client import Registry
 from daemons.registry.results import AdoptStatus, Bundle, Lease, Member, RenewStatus, SwapStatus
 
@@ -57,7 +57,7 @@ class Holder:
                 async with asyncio.timeout(left_s):
                     await self._renew()
             except (Unavailable, TimeoutError) as error:
-                log.warning("%s: not renewed: %s", self.call, error or "no answer in time")
+                log.warning("%s: not renewed: %s", self.call, in_words(error))
                 await self._clock.sleep(min(RENEW_AGAIN_S, left_s))
                 continue
             give_up_ns = sent_ns + round(GIVE_UP_S * 1e9)

@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter
 
-from daemons.errors import AtCapacity, BadRequest, CallboxError, ConfigurationError, Unavailable
+from daemons.errors import AtCapacity, BadRequest, CallboxError, ConfigurationError, Unavailable, in_words
 from daemons.llm.generation import WARM_UP, Audio, ChatMessage, Generated, Generation, Image, Modality, Part
 from daemons.upstream import TRANSPORT, Connection, read_body
 
@@ -132,7 +132,7 @@ class Upstream:
                     if data and line.startswith(b"data:") and answer.take(_chunk(data)):
                         limit.reschedule(loop.time() + self._timeouts.between_tokens_s)
         except TRANSPORT as error:
-            raise _TryAgain(Unavailable(f"the upstream cannot be reached: {error or type(error).__name__}")) from error
+            raise _TryAgain(Unavailable(f"the upstream cannot be reached: {in_words(error)}")) from error
         except (ValueError, LookupError, TypeError, AttributeError, HttpProcessingError) as error:
             raise _TryAgain(Unavailable(f"the upstream sent what is no answer: {error}")) from error
         if not answer.has_ended:

@@ -15,7 +15,7 @@ import numpy as np
 
 from daemons import wire
 from daemons.audio import STT_RATE_HZ, FloatSamples, Pcm, to_int16, wav_bytes
-from daemons.errors import AtCapacity, BadRequest, CallboxError, ConfigurationError, Unavailable
+from daemons.errors import AtCapacity, BadRequest, CallboxError, ConfigurationError, Unavailable, in_words
 from daemons.stt.asked import Asked
 from daemons.stt.repeats import looping_tail
 from daemons.upstream import TRANSPORT, Connection, read_body
@@ -94,7 +94,7 @@ class Omni:
             where = "in the middle of its answer" if answer.words else "before its answer"
             raise Unavailable(f"the upstream said nothing for {waited_s:g} s {where}") from None
         except TRANSPORT as error:
-            raise Unavailable(f"the upstream cannot be reached: {error or type(error).__name__}") from error
+            raise Unavailable(f"the upstream cannot be reached: {in_words(error)}") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise Unavailable(f"the upstream sent what is no answer: {error}") from error
         if not answer.has_ended:

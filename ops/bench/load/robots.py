@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
 from daemons.audio import Pcm, read_wav
-from daemons.errors import AtCapacity, Unavailable
+from daemons.errors import AtCapacity, Unavailable, in_words
 from ops.bench.load.scripted import QUESTION
 from ops.caller import Utterance, talk
 from ops.robot import Heard, dial
@@ -60,7 +60,7 @@ async def _call(door_url: str, question: Pcm, dial_ns: int, until_ns: int) -> Ca
         async with dial(door_url) as robot:
             turns = (await talk(robot, _again_and_again(question, until_ns, seed=dial_ns))).turns
     except (AtCapacity, Unavailable, TimeoutError) as error:
-        return CallTaken(lost=str(error) or type(error).__name__)
+        return CallTaken(lost=in_words(error))
     return CallTaken(
         answers=[
             Answer(

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 
-from daemons.errors import AtCapacity, Unavailable
+from daemons.errors import AtCapacity, Unavailable, in_words
 from ops.caller import GREETING_TIMEOUT_S, REPLY_TIMEOUT_S, Utterance, speech_end_ns, synthesize, talk, until_answering
 from ops.private_box import PrivateBox
 from ops.robot import Robot, dial, happened
@@ -67,7 +67,7 @@ async def call(door_url: str, kind: Kind, lines: Lines) -> Outcome:
                     reason = (await robot.until_ended(HUNG_UP_S)).reason
                     return Outcome(kind, "" if reason == "idle" else f"the box hung up: {reason}")
     except (AtCapacity, Unavailable, TimeoutError) as error:
-        return Outcome(kind, str(error) or type(error).__name__)
+        return Outcome(kind, in_words(error))
 
 
 async def _greeted(robot: Robot) -> None:
