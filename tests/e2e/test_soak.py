@@ -6,6 +6,7 @@ from ops.bench.soak.calls import Kind
 from ops.bench.soak.report import report
 from ops.bench.soak.run import soak
 from ops.private_box import PrivateBox
+from tests.e2e.test_faults import until_idle
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -14,6 +15,7 @@ KINDS = (Kind.LEAVES, Kind.LEAVES, Kind.ASKS)
 
 async def test_calls_leave_nothing_behind(box: PrivateBox, persona: None) -> None:
     box.write_persona(max_sentences=1)
+    assert await until_idle(box)
     done: list[int] = []
     taken = await soak(box, KINDS, done.append)
     assert sum(done) == len(KINDS)

@@ -170,9 +170,10 @@ def waiting(call: str) -> tuple[str, dict[str, str]]:
 
 
 def start(redis_url: str, *words: str, stdout: int | IO[str] = PIPE, stderr: int | IO[str] = PIPE) -> "Popen[str]":
-    """`callbox events WORDS`."""
+    """`callbox events WORDS`, which Ctrl-C reaches: what a shell starts with & is deaf to it, children included."""
     environment = {**os.environ, "CALLBOX_REDIS_URL": redis_url}
-    return Popen([CALLBOX, "events", *words], env=environment, cwd=ROOT, text=True, stdout=stdout, stderr=stderr)
+    command = ["env", "--default-signal=INT", str(CALLBOX), "events", *words]
+    return Popen(command, env=environment, cwd=ROOT, text=True, stdout=stdout, stderr=stderr)
 
 
 @pytest.mark.integration

@@ -1,5 +1,6 @@
 """What is counted of a process: this one's own files, threads and memory."""
 
+import mmap
 import socket
 import threading
 from pathlib import Path
@@ -21,7 +22,8 @@ def test_what_is_opened_started_and_written_is_counted() -> None:
     thread = threading.Thread(target=over.wait)
     thread.start()
     with Path("/dev/null").open("rb"):
-        kept = b"x" * KEPT_BYTES
+        kept = mmap.mmap(-1, KEPT_BYTES, flags=mmap.MAP_PRIVATE)  # of a heap some may be free already
+        kept.write(b"x" * KEPT_BYTES)
         now = this_one()
     over.set()
     thread.join()

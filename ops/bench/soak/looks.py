@@ -57,6 +57,7 @@ class Watch:
         try:
             async with aiohttp.ClientSession() as http:
                 watch = cls(settings, http, registry, redis)
+                await asyncio.sleep(FRESH_S)
                 watch._ended_before = _ended(await watch._metrics("agent"))
                 yield watch
         finally:

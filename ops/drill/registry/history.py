@@ -147,13 +147,16 @@ async def many(url: str, clients: int, ops: int, seed: int, tally: Tally, on_don
     async with Redis.from_url(url) as redis:
         await redis.flushall()
     everyone = [Client(url, traffic, clock) for _ in range(clients)]
+    failed: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for client in everyone:
                 group.create_task(work(client))
     except* Failed as failures:
-        raise failures.exceptions[0] from None
+        failed = failures.exceptions[0]
     finally:
         for client in everyone:
             await client.close()
+    if failed is not None:  # raised in `except*`, some versions of Python make it one of a group
+        raise failed
     replay.finish()
