@@ -20,6 +20,7 @@ from ops.bench.golden import Golden
 from ops.bench.seams import Seam, median_size, seams
 from ops.bench.speaking import Heard, Speaker
 from ops.figures import Bound, Report, Summary
+from ops.metrics import metrics_at
 from ops.redis_server import RedisServer
 from ops.run import StepFailed
 from ops.slope import Slope
@@ -145,16 +146,9 @@ async def _stress(speaker: Speaker, taken: Taken, rounds: int, on_step: Callable
     for _ in range(0, rounds, AT_ONCE):
         await asyncio.gather(*(round_() for _ in range(AT_ONCE)))
         await speaker.worker.until_idle(speaker.http)
-        taken.memory_bytes.append(await _memory_bytes(speaker))
+        metrics = await metrics_at(speaker.http, speaker.worker.health_url)
+        taken.memory_bytes.append(metrics["process_resident_memory_bytes", ()])
         on_step(AT_ONCE)
-
-
-async def _memory_bytes(speaker: Speaker) -> float:
-    async with speaker.http.get(f"{speaker.worker.health_url}/metrics") as answer:
-        found = re.search(r"^process_resident_memory_bytes (\S+)$", await answer.text(), re.MULTILINE)
-    if found is None:
-        raise StepFailed("the worker does not say how much memory it has")
-    return float(found[1])
 
 
 async def _recognised(ear: Worker, http: aiohttp.ClientSession, samples: Samples) -> str:

@@ -115,10 +115,10 @@ async def drill(teardown_s: float, *, folder: Path, on_second: Callable[[int], N
     """
     with LiveKitServer(folder) as server:
         settings = Settings(**server.settings)
-        rooms, robot = Rooms(settings), Robot(_no_way_back)
+        rooms, robot = Rooms(settings), Robot(no_way_back)
         room, source = CallRoom(settings, rooms, ROOM), _Source()
         try:
-            await _join(settings, room, robot)
+            await join_both(settings, room, robot)
             played = [_Played(ROOM_SINK, room), _Played(SOURCE_SINK, source)]
             watch = _Watch(played, on_second)
             await watch.during(PLAYING, asyncio.sleep(PLAYING_S))
@@ -147,12 +147,13 @@ def _mixer() -> Mixer:
     return Mixer(Sound(noise.astype(np.int16)), Sound(tone.astype(np.int16)))
 
 
-async def _no_way_back() -> wire.CallGranted:
-    raise Unavailable("the server is killed")
+async def no_way_back() -> wire.CallGranted:
+    """For a robot in a room without a call."""
+    raise Unavailable("there is no call to come back to")
 
 
-async def _join(settings: Settings, room: CallRoom, robot: Robot) -> None:
-    """Both sides enter; returns when the robot can hear the room's voice. Raises Unavailable, TimeoutError."""
+async def join_both(settings: Settings, room: CallRoom, robot: Robot) -> None:
+    """Agent and caller enter ROOM; returns when the robot can hear the voice. Raises Unavailable, TimeoutError."""
     audible = asyncio.Event()
     await room.open(
         on_audio=lambda _samples: None,

@@ -13,9 +13,9 @@ from daemons.agent.playout import Playout
 from daemons.agent.room import CallRoom
 from daemons.audio import TTS_RATE_HZ, level_dbfs
 from daemons.clock import SystemClock
-from daemons.errors import Unavailable
-from daemons.media import Rooms, join_token
+from daemons.media import Rooms
 from daemons.settings import Settings
+from ops.drill.mixer import ROOM, join_both, no_way_back
 from ops.livekit_server import LiveKitServer
 from ops.robot import Robot
 
@@ -32,33 +32,14 @@ def noise() -> Sound:
     return Sound(samples.astype(np.int16), AMBIENCE_DBFS + 20)
 
 
-async def no_way_back() -> wire.CallGranted:
-    raise Unavailable("it needs none")
-
-
 async def test_ambience_is_heard_at_its_level_without_a_gap_whatever_is_said(tmp_path: Path) -> None:
     tone = 32768 * 10 ** (VOICE_DBFS / 20) * 2**0.5 * np.sin(2 * np.pi * 500 * np.arange(TTS_RATE_HZ) / TTS_RATE_HZ)
     with LiveKitServer(tmp_path) as server:
         settings = Settings(**server.settings)
         rooms, robot = Rooms(settings), Robot(no_way_back)
-        room = CallRoom(settings, rooms, "cafe")
+        room = CallRoom(settings, rooms, ROOM)
         playout = Playout(room, SystemClock(), Mixer(noise()), lambda _generation, _played: None, lambda _: None)
-        audible = asyncio.Event()
-        await room.open(
-            on_audio=lambda _: None,
-            on_audible=audible.set,
-            on_caller=lambda _present, _on_purpose: None,
-            on_text=lambda _: None,
-            on_link=lambda _: None,
-            on_lost=lambda _: None,
-        )
-        token = join_token(settings, "cafe", wire.CALLER_IDENTITY)
-        await robot.join(
-            wire.CallGranted(
-                call_id="cafe", secret="", room="cafe", url=settings.livekit_url, token=token, expires_at=0
-            )
-        )
-        await asyncio.wait_for(audible.wait(), 10)
+        await join_both(settings, room, robot)
         playing = asyncio.create_task(playout.run())
         playout.begin_ambience()
         await asyncio.sleep(SETTLE_S)

@@ -11,6 +11,7 @@ import pytest
 
 from daemons.errors import CallboxError
 from ops.caller import synthesize, talk
+from ops.metrics import metrics_at
 from ops.private_box import PrivateBox
 from ops.programs import STOP_ORDER
 from ops.robot import dial
@@ -43,9 +44,9 @@ async def until_idle(box: PrivateBox) -> bool:
     """Whether the agent lets go of its last call within a few seconds."""
     async with aiohttp.ClientSession() as session:
         for _ in range(50):
-            async with session.get(f"http://127.0.0.1:{box.settings.agent_port + 1}/metrics") as response:
-                if "callbox_calls 0.0" in await response.text():
-                    return True
+            metrics = await metrics_at(session, f"http://127.0.0.1:{box.settings.agent_port + 1}")
+            if metrics["callbox_calls", ()] == 0:
+                return True
             await asyncio.sleep(0.2)
     return False
 

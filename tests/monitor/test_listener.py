@@ -176,7 +176,8 @@ async def test_one_that_gives_up_is_started_again_until_it_runs(box: Box, regist
     await until(lambda: box.runs("gives-up") > before, SOON_S)
     box.mend("gives-up")
     await until(lambda: was_told(registry, "gives-up", "program_started_again"), SOON_S)
-    assert box.is_in("gives-up", "RUNNING")
+    # supervisord says RUNNING of who has lived for a second, which one that still fails may do on a busy machine.
+    await until(lambda: box.is_in("gives-up", "RUNNING"), SOON_S)
 
 
 async def test_a_crash_loop_is_told_and_slowed_down_and_over_when_it_stays_up(box: Box, registry: Registry) -> None:
@@ -186,7 +187,7 @@ async def test_a_crash_loop_is_told_and_slowed_down_and_over_when_it_stays_up(bo
     assert box.runs("loops") - before <= 40, "hundreds without the listener"
     box.mend("loops")
     await until(lambda: was_told(registry, "loops", "crash_loop_over"), 2 * SOON_S)
-    assert box.is_in("loops", "RUNNING")
+    await until(lambda: box.is_in("loops", "RUNNING"), SOON_S)
 
 
 async def test_what_a_listener_holds_is_started_by_the_next_one(box: Box, registry: Registry) -> None:

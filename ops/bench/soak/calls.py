@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from daemons.errors import AtCapacity, Unavailable, in_words
+from ops.bench.barge_in import STORY
 from ops.caller import GREETING_TIMEOUT_S, REPLY_TIMEOUT_S, Utterance, speech_end_ns, synthesize, talk, until_answering
 from ops.private_box import PrivateBox
 from ops.robot import Robot, dial, happened
 
 QUESTION = "What is the capital of France?"
-STORY = "Please tell me a long story about a dog and a cat."
 INTERRUPTION = "Stop, please. What is the capital of Italy?"
 INTO_THE_ANSWER_S = 0.8
 HUNG_UP_S = 60.0  # by the box, on who says nothing
