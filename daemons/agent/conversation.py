@@ -11,6 +11,7 @@ from daemons.agent import turn
 from daemons.agent.background import Background, Model, Note
 from daemons.agent.company import Company
 from daemons.agent.ending import endpoint_ms
+from daemons.agent.following import Following, Transcriber
 from daemons.agent.hearing import PRE_ROLL_MS, Hearing
 from daemons.agent.history import History
 from daemons.agent.metrics import Metrics
@@ -41,10 +42,8 @@ _AGENT_STATE: dict[turn.State, wire.AgentState] = {
 }
 
 
-class Workers(Speaker, Model, Protocol):
+class Workers(Transcriber, Speaker, Model, Protocol):
     """Who transcribes, writes and speaks. Each raises Unavailable; NobodyServes when it is of no use to ask again."""
-
-    async def transcribe(self, samples: Samples) -> wire.SttFinal: ...
 
     async def render(self, text: str) -> Samples:
         """`text` spoken: int16 [n] at 24 kHz."""
@@ -138,6 +137,8 @@ class Conversation:
             spawn=spawn,
             metrics=metrics,
         )
+        self._following = Following(hearing=hearing, transcriber=workers, on_words=self._background.begin, spawn=spawn)
+        self._reads_along = persona.turns.speculation and not omni and persona.turns.lane != "slow"
         self._greeted = False
         self._turns = 0
         self._speculative = False  # the reply under way is prepared, and may be thrown away
@@ -164,6 +165,8 @@ class Conversation:
         """The caller's audio: int16 [n] at 16 kHz."""
         for window in self._hearing.push(samples):
             self._feed(window)
+        if self._reads_along and self._turn.state is turn.State.HEARING:
+            self._following.go_on()
 
     def tick(self) -> None:
         """Call it now and then: silence, where no audio comes."""
@@ -223,10 +226,12 @@ class Conversation:
                 self._hearing.open()
                 self._emit("user_started", self._turn.generation + 1, at_ns=round(began_ms * 1e6))
             case turn.Transcribe():
+                self._following.stop()
                 self._taking = self._spawn(self._record(action) if self._omni else self._transcribe(action))
             case turn.DropTake():
                 _stop(self._taking)
             case turn.DropUtterance():
+                self._following.forget()
                 self._hearing.drop()
             case turn.Think(generation, said, keep, speculative):
                 self._speculative = speculative
@@ -306,10 +311,10 @@ class Conversation:
         }
 
     def _what_to_read_ahead(self) -> dict[str, Any] | None:
-        """What was said so far, so that the next answer begins sooner; sound would have to be read again anyway."""
+        """What is known of the next prompt, so that its answer begins sooner; sound would have to be read again."""
         if self._persona.turns.lane == "slow" or not self._history.is_in_words:
             return None
-        return self._chat_request("Hello.")  # chat templates want a caller's turn last
+        return self._chat_request(self._following.words or "Hello.")  # chat templates want a caller's turn last
 
     async def _think(self, generation: int, said: Said, priority: Priority) -> AsyncGenerator[str, None]:
         self._background.stop()

@@ -59,6 +59,11 @@ class Hearing:
         """Collect from here on, with what came just before."""
         self._utterance = list(self._pre_roll)
 
+    @property
+    def utterance_ms(self) -> float:
+        """How much was collected so far."""
+        return len(self._utterance or ()) * WINDOW_MS
+
     def drop(self) -> None:
         self._utterance = None
 

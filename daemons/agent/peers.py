@@ -56,15 +56,18 @@ class Peers:
         self._sockets: dict[str, aiohttp.ClientWebSocketResponse] = {}
         self._request_id = 0
 
-    async def transcribe(self, samples: Samples) -> wire.SttFinal:
-        """The text of one utterance, int16 [n] at 16 kHz. Who is cancelled here stops the worker's work on it."""
+    async def transcribe(self, samples: Samples, priority: wire.Priority = "committed") -> wire.SttFinal:
+        """The text of one utterance, int16 [n] at 16 kHz. Who is cancelled here stops the worker's work on it.
+
+        Speculative work is asked for once, of the worker that is there.
+        """
 
         async def ask() -> wire.SttFinal:
             socket = await self._socket("stt", "/stt/live")
             request = self._next_id()
             await socket.send_str(wire.SttStart(utterance=request).model_dump_json())
             await socket.send_bytes(samples.tobytes())
-            await socket.send_str(wire.SttCommit(id=request).model_dump_json())
+            await socket.send_str(wire.SttCommit(id=request, priority=priority).model_dump_json())
             try:
                 return await self._final(socket, request)
             except asyncio.CancelledError:
@@ -73,7 +76,7 @@ class Peers:
                         await socket.send_str(wire.SttCancel().model_dump_json())
                 raise
 
-        return await self._with_replacement("stt", ask)
+        return await self._ask("stt", ask, priority)
 
     async def _final(self, socket: aiohttp.ClientWebSocketResponse, request: int) -> wire.SttFinal:
         while True:

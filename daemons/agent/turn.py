@@ -207,7 +207,7 @@ class Timing:
 
     onset_ms: float = 64  # speech so long opens an utterance
     min_speech_ms: float = 200  # an utterance with less speech in all holds no words
-    speculate_ms: float = 64  # silence so long is a pause: what was said is transcribed
+    speculate_ms: float = 32  # silence so long is a pause: what was said is transcribed
     think_ahead_ms: float = 600  # a reply is prepared so long before the end of the turn would be sure
     endpoint_ms: float = 1200  # silence so long ends any turn
     max_utterance_ms: float = 60_000  # an utterance so long is answered although it goes on

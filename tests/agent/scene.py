@@ -56,8 +56,9 @@ class Script:
 class Workers:
     """`answers`: what the model writes to a text that holds the key. While a role is in `gone` its workers fail, in
     `hung` they do not answer, in `hopeless` no other can be had. `log`: (when, in ms, which work of what priority).
-    `asked` are the requests for answers, `asked_aside` those about what the caller said: these take `aside_s` longer,
-    fail while `aside_fails`, and are answered with what is no JSON while the model `mumbles`.
+    `read`: (when, in ms, the last message that was read ahead). `asked` are the requests for answers, `asked_aside`
+    those about what the caller said: these take `aside_s` longer, fail while `aside_fails`, and are answered with what
+    is no JSON while the model `mumbles`.
     """
 
     def __init__(self, clock: FakeClock, script: Script) -> None:
@@ -68,6 +69,7 @@ class Workers:
         self.log: list[tuple[float, str]] = []
         self.at_work: set[str] = set()
         self.asked: list[dict[str, Any]] = []
+        self.read: list[tuple[float, str]] = []
         self.asked_aside: list[dict[str, Any]] = []
         self.aside_s = 0.0
         self.aside_fails = False
@@ -76,8 +78,8 @@ class Workers:
         self._clock = clock
         self._script = script
 
-    async def transcribe(self, samples: Samples) -> wire.SttFinal:
-        await self._take("stt", STT_S, "committed")
+    async def transcribe(self, samples: Samples, priority: Priority = "committed") -> wire.SttFinal:
+        await self._take("stt", STT_S, priority)
         text = self._script.words(samples)
         return wire.SttFinal(utterance=0, id=0, text=text, audio_ms=len(samples) / 16, compute_ms=STT_S * 1000)
 
@@ -119,7 +121,7 @@ class Workers:
         return Speech(self, self._script, priority)
 
     async def read_ahead(self, body: dict[str, Any]) -> None:
-        pass
+        self.read.append((self._clock.now_ns() / 1e6, body["messages"][-1]["content"]))
 
     async def render(self, text: str) -> Samples:
         await self._take("tts", TTS_S, "speculative")

@@ -59,7 +59,7 @@ async def test_what_is_prepared_is_speculative_and_what_is_committed_is_not() ->
         await scene.says("Tell me a story")
         await scene.pauses(0.45)
         before_commit = {entry for _, entry in scene.workers.log}
-        assert before_commit == {"stt committed", "llm speculative", "tts speculative"}
+        assert before_commit == {"stt speculative", "stt committed", "llm speculative", "tts speculative"}
 
 
 async def test_two_barge_ins_leave_the_words_that_were_heard() -> None:
