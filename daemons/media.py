@@ -1,9 +1,10 @@
-"""The LiveKit server, as its clients' host sees it: rooms, and tokens to join them."""
+"""The LiveKit server, as its clients' host sees it: rooms, tokens to join them, and joining."""
 
 import asyncio
 import datetime
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import aiohttp
 from livekit import api
@@ -13,9 +14,13 @@ from livekit.protocol.models import DisconnectReason
 from daemons.errors import Unavailable
 from daemons.settings import Settings
 
+if TYPE_CHECKING:
+    from livekit import rtc  # a native library, and no affair of who only makes tokens
+
 TOKEN_TTL_S = 600  # livekit-server renews it for who is inside
 API_TIMEOUT_S = 5.0
 EMPTY_TIMEOUT_S = 60
+LEAVE_S = 5.0
 
 # Somebody wants it so. Whatever else ends a connection may be mended by joining again.
 LEFT_FOR_GOOD: frozenset[int] = frozenset(
@@ -45,6 +50,32 @@ def join_token(settings: Settings, room: str, identity: str, *, agent: bool = Fa
         .with_ttl(datetime.timedelta(seconds=TOKEN_TTL_S))
         .to_jwt()
     )
+
+
+_leaving: set[asyncio.Task[None]] = set()
+
+
+async def join_room(room: "rtc.Room", url: str, token: str, options: "rtc.RoomOptions") -> None:
+    """As `room.connect`. Who is cancelled here leaves the room, as soon as it is entered.
+
+    To cancel LiveKit's own would end the whole process: its library does so 15 s after nobody took what it connected.
+    At a server that hangs it tries for up to a minute, whatever its time-out; so long nobody waits for it here.
+    """
+    connecting = asyncio.create_task(room.connect(url, token, options))
+    try:
+        await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        leaving = asyncio.create_task(_leave(room, connecting))
+        _leaving.add(leaving)
+        leaving.add_done_callback(_leaving.discard)
+        await asyncio.wait({leaving}, timeout=LEAVE_S)
+        raise
+
+
+async def _leave(room: "rtc.Room", connecting: asyncio.Task[None]) -> None:
+    await asyncio.wait({connecting})
+    with suppress(TimeoutError):
+        await asyncio.wait_for(room.disconnect(), LEAVE_S)
 
 
 class Rooms:

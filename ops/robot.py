@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from daemons import wire
 from daemons.audio import FRAME_MS, Pcm, Samples, level_dbfs
 from daemons.errors import AtCapacity, Unavailable, in_words
-from daemons.media import LEFT_FOR_GOOD
+from daemons.media import LEFT_FOR_GOOD, join_room
 
 RATE_HZ = 48_000
 FRAME_SAMPLES = RATE_HZ * FRAME_MS // 1000
@@ -29,6 +29,7 @@ AUDIBLE_DBFS = -50.0
 FILM_HZ = 10
 CONNECT_TIMEOUT_S = 15.0
 QUEUE_POLL_S = 1.0
+CLOSE_TIMEOUT_S = 5.0
 STREAM_CLOSE_S = 1.0
 RETURN_FOR_S = 20.0
 RETURN_EACH_S = 1.0
@@ -180,21 +181,27 @@ class Robot:
         await self._source.aclose()
 
     async def _enter(self, granted: wire.CallGranted) -> None:
-        room = self._room = rtc.Room()
+        room = rtc.Room()
         room.on("data_received", self._on_data)
         room.on("track_subscribed", self._on_track)
-        room.on("disconnected", self._on_disconnected)
+        room.on("disconnected", lambda reason: self._on_disconnected(room, reason))
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await room.connect(granted.url, granted.token)
+                await join_room(room, granted.url, granted.token, rtc.RoomOptions())
+                self._room = room
                 track = rtc.LocalAudioTrack.create_audio_track("microphone", self._source)
                 options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
                 await room.local_participant.publish_track(track, options)
-        except (rtc.ConnectError, TimeoutError) as error:
+        except (rtc.ConnectError, rtc.participant.PublishTrackError, TimeoutError) as error:
+            self._room = rtc.Room()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(room.disconnect(), CLOSE_TIMEOUT_S)
             why = str(error) or f"no connection within {CONNECT_TIMEOUT_S:g} s"
             raise Unavailable(f"the media server at {granted.url} is not reached: {why}") from error
 
-    def _on_disconnected(self, reason: "rtc.DisconnectReason.ValueType") -> None:
+    def _on_disconnected(self, room: rtc.Room, reason: "rtc.DisconnectReason.ValueType") -> None:
+        if room is not self._room:
+            return
         why = rtc.DisconnectReason.Name(reason)
         if self.ended is not None or reason in LEFT_FOR_GOOD:
             self._end(why)

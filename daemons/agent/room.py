@@ -17,7 +17,7 @@ from daemons.agent.playout import QUEUE_MS
 from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Samples
 from daemons.clock import SystemClock
 from daemons.errors import Unavailable, in_words
-from daemons.media import LEFT_FOR_GOOD, Rooms, join_token
+from daemons.media import LEFT_FOR_GOOD, Rooms, join_room, join_token
 from daemons.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,6 @@ class CallRoom:
         self._state: wire.AgentState = "initializing"
         self._reading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._connecting: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
         self._track_sid = ""
         self._caller_track_sid = ""
@@ -95,7 +94,6 @@ class CallRoom:
         """Say why, delete the room and leave nothing behind. Bounded, never raises."""
         if self._returning is not None:
             self._returning.cancel()
-        await self._connected()
         if self._room.isconnected():
             with contextlib.suppress(TimeoutError, rtc.participant.PublishDataError):
                 await asyncio.wait_for(self._publish(wire.ENDED_TOPIC, ended.model_dump_json()), LAST_WORDS_S)
@@ -160,7 +158,7 @@ class CallRoom:
     # Joining, and joining again
 
     async def _join(self) -> None:
-        room = self._room = rtc.Room()
+        room = rtc.Room()
         room.on("track_subscribed", self._on_track)
         room.on("track_unsubscribed", self._on_track_gone)
         room.on("participant_connected", lambda person: self._presence(person, True))
@@ -175,9 +173,8 @@ class CallRoom:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 options = rtc.RoomOptions(auto_subscribe=True, connect_timeout=CONNECT_TIMEOUT_S)
-                self._connecting = asyncio.create_task(room.connect(self._settings.livekit_url, token, options))
-                # Never cancelled: LiveKit's library ends the whole process when nobody takes what it has connected.
-                await asyncio.shield(self._connecting)
+                await join_room(room, self._settings.livekit_url, token, options)
+                self._room = room
                 track = rtc.LocalAudioTrack.create_audio_track("voice", self._source)
                 microphone = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
                 publication = await room.local_participant.publish_track(track, microphone)
@@ -189,15 +186,9 @@ class CallRoom:
             self._presence(person, True)
 
     async def _abandon(self, room: rtc.Room) -> None:
-        await self._connected()
         self._room = rtc.Room()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(room.disconnect(), CLOSE_TIMEOUT_S)
-
-    async def _connected(self) -> None:
-        """Wait until no connection is on its way."""
-        if self._connecting is not None and not self._connecting.done():
-            await asyncio.wait({self._connecting}, timeout=CONNECT_TIMEOUT_S + CLOSE_TIMEOUT_S)
 
     def _on_away(self) -> None:
         if self._returning is None:
