@@ -10,20 +10,22 @@ from daemons.models import HUB, is_on_hub, is_path, model_folder
 from daemons.settings import PREFIX, Settings
 from ops import fit, kept, models
 from ops.fit import Fit
+from ops.programs import daemons
+
+_RUN_BY: dict[str, tuple[str, ...]] = {"vad": ("stt", "agent"), "turn": ("agent",)}  # other roles are programs
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A model, as settings name it, for a role. `changes`: settings before and after, none when it is so already."""
+    """A model, as settings name it, for a role. `changes`: settings before and after, none when it is so already.
+
+    `programs`: those of this box that run it then.
+    """
 
     name: str
     role: str
     changes: dict[str, tuple[str, str]]
-
-    @property
-    def programs(self) -> str:
-        """Those that run it, as `callbox restart` takes them."""
-        return {"vad": "stt agent", "turn": "agent"}.get(self.role, self.role)
+    programs: tuple[str, ...]
 
     @property
     def way_back(self) -> str:
@@ -52,7 +54,8 @@ def choose(settings: Settings, what: str) -> Choice:
         for setting, value in wanted.items()
         if getattr(settings, setting) != value
     }
-    return Choice(name, fits.role, changes)
+    here = daemons(settings.model_copy(update=wanted))
+    return Choice(name, fits.role, changes, tuple(one for one in _RUN_BY.get(fits.role, (fits.role,)) if one in here))
 
 
 def keep(settings: Settings, choice: Choice) -> None:

@@ -18,6 +18,7 @@ from daemons.audio import read_wav, wav_bytes
 from daemons.errors import CallboxError, ConfigurationError
 from daemons.models import model_folder
 from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED, EXIT_OK
+from daemons.settings import PREFIX
 from ops import box, kept, models
 from ops import choice as choice_module
 from ops import doctor as doctor_module
@@ -258,6 +259,8 @@ def use_model(
     choice_module.keep(settings, choice)
     for setting, (before, after) in choice.changes.items():
         console.print(f"{setting}: {before} → {after}", markup=False)
-    runs = Supervisord(settings).pid() is not None
-    console.print(f"Next: callbox {f'restart {choice.programs}' if runs else 'up'}")
+    if not choice.programs:
+        console.print(f"No program runs it here: callers are heard by the chat model itself ({PREFIX}LLM_OMNI)")
+    is_up = Supervisord(settings).pid() is not None
+    console.print(f"Next: callbox {' '.join(('restart', *choice.programs)) if is_up and choice.programs else 'up'}")
     console.print(f"The way back: {choice.way_back}", markup=False)

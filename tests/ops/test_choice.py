@@ -37,7 +37,7 @@ def test_a_file_of_one_s_own(settings: Settings, tmp_path: Path, monkeypatch: py
     write(tmp_path, **{"mine.gguf": GGUF})
     monkeypatch.chdir(tmp_path)
     chosen = choice.choose(settings, "mine.gguf")
-    assert (chosen.role, chosen.programs) == ("llm", "llm")
+    assert (chosen.role, chosen.programs) == ("llm", ("llm",))
     assert chosen.changes == {"CALLBOX_LLM_MODEL": ("qwen2.5-coder-0.5b", str(tmp_path / "mine.gguf"))}
     choice.keep(settings, chosen)
     now = settings_module.load()
@@ -127,7 +127,18 @@ def test_speech_and_voices_have_their_roles(settings: Settings, tmp_path: Path) 
     gate = write(tmp_path / "gate", **{fit.SILERO: b""})
     assert set(choice.choose(settings, str(ear)).changes) == {"CALLBOX_STT_MODEL"}
     assert set(choice.choose(settings, str(voice)).changes) == {"CALLBOX_TTS_MODEL", "CALLBOX_TTS_ENGINE"}
-    assert choice.choose(settings, str(gate)).programs == "stt agent"
+    assert choice.choose(settings, str(gate)).programs == ("stt", "agent")
+
+
+@pytest.mark.parametrize(("stt_engine", "hears"), [("moonshine", ("agent",)), ("omni", ("stt", "agent"))])
+def test_a_program_that_does_not_run_is_none_to_restart(
+    make_settings: MakeSettings, tmp_path: Path, stt_engine: str, hears: tuple[str, ...]
+) -> None:
+    settings = make_settings(llm_engine="openai", llm_omni=True, stt_engine=stt_engine)
+    gate = write(tmp_path / "gate", **{fit.SILERO: b""})
+    ear = write(tmp_path / "ear", **dict.fromkeys(fit.MOONSHINE, b""))
+    assert choice.choose(settings, str(gate)).programs == hears
+    assert choice.choose(settings, str(ear)).programs == ()
 
 
 def test_an_engine_that_is_not_installed_is_said(
@@ -160,5 +171,5 @@ def test_a_model_that_hears_needs_no_other_that_does(make_settings: MakeSettings
 def test_a_turn_model_of_one_s_own(settings: Settings, tmp_path: Path) -> None:
     folder = write(tmp_path / "turn", **{fit.SMART_TURN: b"finer tuned"})
     chosen = choice.choose(settings, str(folder))
-    assert (chosen.role, chosen.programs) == ("turn", "agent")
+    assert (chosen.role, chosen.programs) == ("turn", ("agent",))
     assert chosen.changes == {"CALLBOX_TURN_MODEL": ("smart-turn-v3.2", str(folder))}
