@@ -1,4 +1,9 @@
-"""The failures that callers of more than one part must tell apart."""
+"""The failures that callers of more than one part must tell apart, and how a process ends by them."""
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_DO_NOT_RESTART = 78  # EX_CONFIG of sysexits.h; supervisord's only `exitcodes`
+EXIT_NOTICED_S = 1.2  # supervisord heeds the exit code of who outlived `startsecs`, 1 s; else it tries again
 
 
 class CallboxError(Exception):

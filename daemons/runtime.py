@@ -28,7 +28,14 @@ from daemons.doors import (
     errors_in_words,
     http_log,
 )
-from daemons.errors import ConfigurationError, Unavailable
+from daemons.errors import (
+    EXIT_DO_NOT_RESTART,
+    EXIT_FAILED,
+    EXIT_NOTICED_S,
+    EXIT_OK,
+    ConfigurationError,
+    Unavailable,
+)
 from daemons.health import Block
 from daemons.memory import count_memory
 from daemons.ports import listen
@@ -37,16 +44,11 @@ from daemons.settings import Settings
 
 log = logging.getLogger(__name__)
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_DO_NOT_RESTART = 78  # EX_CONFIG of sysexits.h; supervisord's only `exitcodes`
-
 BEAT_S = 0.5
 PUBLISH_S = 1.0
 HEARTBEAT_S = 2.0
 BACKOFF_MAX_S = 2.0  # no longer than HEARTBEAT_S: after an outage, who waits longer is missed by callers
 DRAIN_POLL_S = 0.05
-EXIT_NOTICED_S = 1.2  # supervisord heeds the exit code of who outlived `startsecs`, 1 s; else it tries again
 ADOPTION_S = 3.0  # after the registry lost its data: holders, who renew each second, come before new calls
 SETTLE_S = 1.0  # what was worth waiting for has been waited for
 CANCEL_AGAIN_S = 0.1

@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from daemons.errors import CallboxError, ConfigurationError
+from daemons.errors import EXIT_DO_NOT_RESTART, CallboxError, ConfigurationError
 from daemons.ports import listeners
-from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import PREFIX, Settings
 from ops import livekit, models, page, ports, tls
 from ops.programs import STOP_ORDER, Program, Readiness, probe_all, programs

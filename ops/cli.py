@@ -1,4 +1,8 @@
-"""`callbox`: what a person, a cron job or CI runs against the box."""
+"""`callbox`: what a person, a cron job or CI runs against the box.
+
+Who is woken at night waits for `callbox status`, not for the libraries of all commands: each imports what it runs when
+it runs, which takes LiveKit's library a second.
+"""
 
 import asyncio
 import atexit
@@ -6,29 +10,15 @@ import os
 import sys
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.table import Table
 from typer.core import TyperGroup
 
-from daemons import settings as settings_module
-from daemons.audio import read_wav, wav_bytes
-from daemons.errors import CallboxError, ConfigurationError
-from daemons.models import model_folder
-from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED, EXIT_OK
-from daemons.settings import PREFIX
-from ops import box, kept, models
-from ops import choice as choice_module
-from ops import doctor as doctor_module
-from ops import events as events_module
-from ops import status as status_module
-from ops.bench import cli as bench_cli
-from ops.drill import cli as drill_cli
+from daemons.errors import EXIT_DO_NOT_RESTART, EXIT_FAILED, EXIT_OK, CallboxError, ConfigurationError
 from ops.figures import JsonFile, write_json
-from ops.progress import console
-from ops.supervise import Supervisord
 
 
 def run() -> NoReturn:
@@ -64,13 +54,45 @@ class _Commands(TyperGroup):
             raise typer.Exit(130) from None
 
 
+class _Package(TyperGroup):
+    """The commands of ops/NAME/cli.py."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        self._load()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        self._load()
+        return super().get_command(ctx, cmd_name)
+
+    def _load(self) -> None:
+        if not self.commands:
+            self.commands.update(typer.main.get_group(import_module(f"ops.{self.name}.cli").app).commands)
+
+
 app = typer.Typer(
     cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 models_app = typer.Typer(no_args_is_help=True, help="The model files of etc/models.toml, of a hub, or your own.")
 app.add_typer(models_app, name="models")
-app.add_typer(bench_cli.app, name="bench")
-app.add_typer(drill_cli.app, name="drill")
+bench_app = typer.Typer(
+    cls=_Package,
+    no_args_is_help=True,
+    help="""Measure what things cost, side by side in one run.
+
+    Each command starts what it needs, on ports of its own, and ends it; a running box is left alone.
+    """,
+)
+app.add_typer(bench_app, name="bench")
+drill_app = typer.Typer(
+    cls=_Package,
+    no_args_is_help=True,
+    help="""Make bad things happen on purpose, and check that nothing is lost.
+
+    Each command starts what it needs, on ports of its own, and ends it; a running box is left alone.
+    """,
+)
+app.add_typer(drill_app, name="drill")
 
 
 @app.callback()
@@ -84,10 +106,14 @@ def up() -> None:
 
     CALLBOX_* settings of the environment are kept for later runs; an empty value forgets one.
     """
-    given = settings_module.given()
+    from daemons import settings
+    from ops import box, kept
+    from ops.progress import console
+
+    given = settings.given()
     for sentence in kept.unknown(given):
         console.print(f"[yellow]{sentence}[/yellow]")
-    var_dir = settings_module.this_var_dir()
+    var_dir = settings.this_var_dir()
     kept.make_secrets(var_dir)
     box.up(kept.keep(var_dir, given))
 
@@ -99,13 +125,19 @@ def install(
     ] = None,
 ) -> None:
     """Fetch and build what is missing, and start nothing (for an image, or for tests)."""
-    box.install(settings_module.load(), tuple(more_models or ()))
+    from daemons.settings import load
+    from ops import box
+
+    box.install(load(), tuple(more_models or ()))
 
 
 @app.command()
 def down() -> None:
     """Stop every program in order: no new calls, then the calls, then what carries them."""
-    box.down(settings_module.load())
+    from daemons.settings import load
+    from ops import box
+
+    box.down(load())
 
 
 @app.command()
@@ -113,15 +145,21 @@ def restart(
     names: Annotated[list[str] | None, typer.Argument(metavar="[PROGRAM]...", help="All when none is named.")] = None,
 ) -> None:
     """Restart programs and wait until they are ready."""
-    box.restart(settings_module.load(), names or [])
+    from daemons.settings import load
+    from ops import box
+
+    box.restart(load(), names or [])
 
 
 @app.command()
 def status(json_file: JsonFile = None) -> None:
     """Show what runs, who holds it and who waits; exit 1 unless everything is ready."""
-    read = status_module.read(settings_module.load())
+    from daemons.settings import load
+    from ops import status
+
+    read = status.read(load())
     if json_file is None:
-        status_module.show(read)
+        status.show(read)
     else:
         write_json(json_file, read.as_data())
     if not read.ok:
@@ -134,9 +172,12 @@ def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Do not read the models through for their checksums.")] = False,
 ) -> None:
     """Find out what is wrong and say how to mend it; exit 1 when something is."""
-    findings = doctor_module.examine(settings_module.load(), checksums=not quick)
+    from daemons.settings import load
+    from ops import doctor
+
+    findings = doctor.examine(load(), checksums=not quick)
     if json_file is None:
-        doctor_module.show(findings)
+        doctor.show(findings)
     else:
         write_json(json_file, [finding._asdict() for finding in findings])
     if any(finding.verdict == "wrong" for finding in findings):
@@ -162,9 +203,12 @@ def call(
     json_file: JsonFile = None,
 ) -> None:
     """Call the box as a person without a browser would; show what was said and how long each step took."""
-    from ops import caller  # noqa: PLC0415 - LiveKit's library takes a second to load, and only this command needs it
+    from daemons.audio import read_wav, wav_bytes
+    from daemons.settings import load
+    from ops import caller
+    from ops.progress import console
 
-    settings = settings_module.load()
+    settings = load()
     wavs = [read_wav(path) for path in wav or []]
     report, heard = asyncio.run(
         caller.call(settings, door_url=url or settings.door_url, say=say or [], wavs=wavs, turns=turns, console=console)
@@ -193,10 +237,13 @@ def events(
 
     With --follow, what happens from now on; what happened before too when --since says how far back.
     """
-    after = events_module.since(since, time.time() * 1000) if since else None
-    redis_url = settings_module.load().redis
+    from daemons.settings import load
+    from ops import events
+
+    after = events.since(since, time.time() * 1000) if since else None
+    redis_url = load().redis
     try:
-        asyncio.run(events_module.tell(redis_url, after, call=call, worker=worker, follows=follow, as_json=as_json))
+        asyncio.run(events.tell(redis_url, after, call=call, worker=worker, follows=follow, as_json=as_json))
     except KeyboardInterrupt:
         if not follow:
             raise
@@ -207,7 +254,13 @@ def events(
 @models_app.command("list")
 def list_models() -> None:
     """Show the models, which of them the settings need, and which are there."""
-    settings = settings_module.load()
+    from rich.table import Table
+
+    from daemons.settings import load
+    from ops import models
+    from ops.progress import console
+
+    settings = load()
     needed = models.needed(settings)
     table = Table(box=None, pad_edge=False)
     for title in ("model", "role", "engines", "MB", "licence", "needed", "there"):
@@ -233,7 +286,12 @@ def pull_models(
     ] = None,
 ) -> None:
     """Fetch models and check them; what is there stays as it is."""
-    settings = settings_module.load()
+    from daemons.models import model_folder
+    from daemons.settings import load
+    from ops import models
+    from ops.progress import console
+
+    settings = load()
     chosen = names or models.needed(settings)
     models.pull(settings, chosen, models.catalogue())
     known = models.known(settings)
@@ -251,16 +309,21 @@ def use_model(
 
     A running box goes on as it is until its programs are restarted.
     """
-    settings = settings_module.load()
-    choice = choice_module.choose(settings, what)
-    if not choice.changes:
-        console.print(f"{choice.name} is what {choice.role} uses already", markup=False)
+    from daemons.settings import PREFIX, load
+    from ops import choice
+    from ops.progress import console
+    from ops.supervise import Supervisord
+
+    settings = load()
+    chosen = choice.choose(settings, what)
+    if not chosen.changes:
+        console.print(f"{chosen.name} is what {chosen.role} uses already", markup=False)
         return
-    choice_module.keep(settings, choice)
-    for setting, (before, after) in choice.changes.items():
+    choice.keep(settings, chosen)
+    for setting, (before, after) in chosen.changes.items():
         console.print(f"{setting}: {before} → {after}", markup=False)
-    if not choice.programs:
+    if not chosen.programs:
         console.print(f"No program runs it here: callers are heard by the chat model itself ({PREFIX}LLM_OMNI)")
     is_up = Supervisord(settings).pid() is not None
-    console.print(f"Next: callbox {' '.join(('restart', *choice.programs)) if is_up and choice.programs else 'up'}")
-    console.print(f"The way back: {choice.way_back}", markup=False)
+    console.print(f"Next: callbox {' '.join(('restart', *chosen.programs)) if is_up and chosen.programs else 'up'}")
+    console.print(f"The way back: {chosen.way_back}", markup=False)

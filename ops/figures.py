@@ -19,7 +19,7 @@ import psutil
 import typer
 from rich.table import Table
 
-from daemons.runtime import EXIT_FAILED
+from daemons.errors import EXIT_FAILED
 from ops.progress import console
 
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - is stdout.")]

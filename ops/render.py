@@ -14,8 +14,7 @@ from pathlib import Path
 import psutil
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from daemons.errors import ConfigurationError
-from daemons.runtime import EXIT_DO_NOT_RESTART
+from daemons.errors import EXIT_DO_NOT_RESTART, ConfigurationError
 from daemons.settings import PREFIX, ROOT, Settings
 from ops import page, tls
 from ops.kept import write_private

@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from daemons.errors import EXIT_DO_NOT_RESTART, EXIT_FAILED, EXIT_OK
 from daemons.registry import AcquireStatus, AdoptStatus, Registry, WorkerRecord, WorkerState, connect
-from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_FAILED, EXIT_OK
 from ops.redis_server import RedisServer
 from tests.waiting import until
 from tests.worker_process import WorkerProcess

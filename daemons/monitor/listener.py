@@ -25,7 +25,7 @@ from supervisor import childutils
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from daemons import settings as settings_module
-from daemons.errors import ConfigurationError, in_words
+from daemons.errors import EXIT_DO_NOT_RESTART, EXIT_NOTICED_S, ConfigurationError, in_words
 from daemons.monitor.recovery import Change, Note, Order, Probe, Process, Program, judged
 from daemons.registry import Registry, Snapshot, WorkerState, connect
 from daemons.settings import Settings
@@ -273,8 +273,6 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except ConfigurationError as error:
-        from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_NOTICED_S
-
         sys.stderr.write(f"{error}\n")
         time.sleep(EXIT_NOTICED_S)
         sys.exit(EXIT_DO_NOT_RESTART)

@@ -29,12 +29,7 @@ from ops.progress import console, count_bar
 Model = Annotated[str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")]
 Speech = Annotated[Path, typer.Option(metavar="FOLDER", help="WAV files, and their words in a file `transcription`.")]
 
-app = typer.Typer(no_args_is_help=True, help="Measure what things cost, side by side in one run.")
-
-
-@app.callback()
-def bench() -> None:
-    """Each command starts what it needs, on ports of its own, and ends it; a running box is left alone."""
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()

@@ -29,7 +29,7 @@ from ops.progress import console, count_bar
 
 MIXER_PATIENCE_S = 60
 
-app = typer.Typer(no_args_is_help=True, help="Make bad things happen on purpose, and check that nothing is lost.")
+app = typer.Typer(rich_markup_mode=None)
 
 Seed = Annotated[int | None, typer.Option(metavar="S", help="Draw the same things again; chosen when not given.")]
 
@@ -55,11 +55,6 @@ def _scene(name: str) -> Iterator[_Scene]:
             console.print(f"what its servers wrote is kept in {scene.folder}")
         else:
             shutil.rmtree(scene.folder, ignore_errors=True)
-
-
-@app.callback()
-def drill() -> None:
-    """Each command starts what it needs, on ports of its own, and ends it; a running box is left alone."""
 
 
 @app.command()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from daemons.runtime import EXIT_DO_NOT_RESTART
+from daemons.errors import EXIT_DO_NOT_RESTART
 from tests.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.integration

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from daemons.runtime import EXIT_DO_NOT_RESTART
+from daemons.errors import EXIT_DO_NOT_RESTART
 from tests.llm import upstream_server as acts
 from tests.llm.conftest import SMALL_MODEL
 from tests.llm.test_server import ENDLESS, QUESTION, STORY, error_in, events, first_text

@@ -16,10 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from daemons.errors import Unavailable
+from daemons.errors import EXIT_DO_NOT_RESTART, Unavailable
 from daemons.monitor.listener import Listener, look
 from daemons.registry import AcquireStatus, Event, Registry, WorkerState, connect
-from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import ROOT, Settings
 from ops.free_ports import free_pair
 from ops.redis_server import RedisServer

@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
+from aiohttp import web
 
 from daemons.errors import ConfigurationError
 from daemons.settings import Settings
@@ -188,16 +189,16 @@ async def test_without_a_key_there_are_no_workers_doors(raise_box: Callable[...,
 async def test_lease_headers_and_addresses_from_outside_do_not_pass(raise_box: Callable[..., Settings]) -> None:
     seen: list[dict[str, str]] = []
 
-    async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
+    async def answer(request: web.Request) -> web.Response:
         seen.append({str(name): value for name, value in request.headers.items()})
-        return aiohttp.web.Response(text="token")
+        return web.Response(text="token")
 
     settings = await asyncio.to_thread(raise_box)
-    app = aiohttp.web.Application()
+    app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
-    runner = aiohttp.web.AppRunner(app)
+    runner = web.AppRunner(app)
     await runner.setup()
-    await aiohttp.web.TCPSite(runner, "127.0.0.1", settings.token_port).start()
+    await web.TCPSite(runner, "127.0.0.1", settings.token_port).start()
     forged = dict.fromkeys(("X-Call-Id", "X-Slot", "X-Fence", "X-Boot", "X-Forwarded-For"), "forged")
     try:
         async with aiohttp.ClientSession(settings.door_url) as http:

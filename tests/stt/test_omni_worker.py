@@ -12,7 +12,7 @@ from openai import AsyncOpenAI, BadRequestError
 
 from daemons import wire
 from daemons.audio import STT_RATE_HZ, Pcm, read_wav, to_int16, wav_bytes
-from daemons.runtime import EXIT_DO_NOT_RESTART
+from daemons.errors import EXIT_DO_NOT_RESTART
 from tests.llm import upstream_server as acts
 from tests.llm.upstream_server import WORDS, UpstreamServer
 from tests.speech_samples import librivox, needs_librivox

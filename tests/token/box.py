@@ -11,9 +11,10 @@ import aiohttp
 from livekit import rtc
 
 from daemons import wire
+from daemons.errors import EXIT_OK
 from daemons.media import Rooms, join_token
 from daemons.registry import AcquireStatus, CallState, Registry, connect
-from daemons.runtime import EXIT_OK, Runtime
+from daemons.runtime import Runtime
 from daemons.settings import Settings
 from daemons.token.server import TokenServer
 from ops.free_ports import free_pair

@@ -11,9 +11,10 @@ import pytest
 from livekit import rtc
 
 from daemons import media, wire
+from daemons.errors import EXIT_DO_NOT_RESTART, EXIT_OK
 from daemons.media import Rooms, join_token
 from daemons.registry import CallState
-from daemons.runtime import EXIT_DO_NOT_RESTART, EXIT_OK, Runtime
+from daemons.runtime import Runtime
 from daemons.token import server
 from daemons.token.server import TokenServer
 from ops.livekit_server import LiveKitServer

@@ -15,10 +15,9 @@ from typing import Any
 
 import aiohttp
 
-from daemons.errors import Unavailable
+from daemons.errors import EXIT_DO_NOT_RESTART, Unavailable
 from daemons.monitor.probe import problem_of
 from daemons.registry import Snapshot, WorkerRecord, WorkerState, connect
-from daemons.runtime import EXIT_DO_NOT_RESTART
 from daemons.settings import PREFIX
 from ops.drill.faults.callers import Callers
 from ops.drill.faults.forks import Child, Forks

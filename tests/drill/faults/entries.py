@@ -6,8 +6,8 @@ from typing import NoReturn
 
 from daemons import settings as settings_module
 from daemons.admission import Admission, Claim
+from daemons.errors import EXIT_DO_NOT_RESTART
 from daemons.registry import AdoptStatus, Registry, holder
-from daemons.runtime import EXIT_DO_NOT_RESTART
 from ops.drill.faults import agent, worker
 
 
