@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,28 +34,34 @@ class Taken:
 
 
 async def measure(turns: int, *, llm_model: str, on_turn: Callable[[int], None]) -> Report:
-    """Each turn: an interruption that is meant, a cough, a backchannel, and each leak of the agent's own voice.
-
-    Raises StepFailed when the box does not come up, Unavailable or TimeoutError when a call fails.
-    """
-    taken = Taken()
+    """In a box of its own. Raises StepFailed when it does not come up, and what `take` raises."""
     with PrivateBox(slots=1, llm_model=llm_model) as box:
         box.write_persona(max_sentences=4)
-        story, interruption = [await synthesize(box.settings, words) for words in (STORY, INTERRUPTION)]
-        backchannels = [await synthesize(box.settings, words) for words in BACKCHANNELS]
-        for number in range(turns):
+        taken = await take(box, turns, leaks_db=LEAKS_DB, on_turn=on_turn)
+    return report(taken, llm_model)
+
+
+async def take(box: PrivateBox, turns: int, *, leaks_db: Sequence[float], on_turn: Callable[[int], None]) -> Taken:
+    """Each turn: an interruption that is meant, a cough, a backchannel, and each leak of the agent's own voice.
+
+    Raises Unavailable or TimeoutError when a call fails, or the agent goes on where it is interrupted.
+    """
+    taken = Taken()
+    story, interruption = [await synthesize(box.settings, words) for words in (STORY, INTERRUPTION)]
+    backchannels = [await synthesize(box.settings, words) for words in BACKCHANNELS]
+    for number in range(turns):
+        async with dial(box.settings.door_url) as robot:
+            await robot.event(happened("reply_heard"), EVENT_S)
+            await _interrupt(robot, story, interruption, taken)
+            await _disturb(robot, story, _cough(number), "coughs", taken)
+            await _disturb(robot, story, backchannels[number % len(backchannels)].pcm, "backchannels", taken)
+        for leak_db in leaks_db:
             async with dial(box.settings.door_url) as robot:
+                robot.leak_db = leak_db  # from the greeting on, as a speakerphone does
                 await robot.event(happened("reply_heard"), EVENT_S)
-                await _interrupt(robot, story, interruption, taken)
-                await _disturb(robot, story, _cough(number), "coughs", taken)
-                await _disturb(robot, story, backchannels[number % len(backchannels)].pcm, "backchannels", taken)
-            for leak_db in LEAKS_DB:
-                async with dial(box.settings.door_url) as robot:
-                    robot.leak_db = leak_db  # from the greeting on, as a speakerphone does
-                    await robot.event(happened("reply_heard"), EVENT_S)
-                    await _disturb(robot, story, None, f"leaks of {leak_db:.0f} dB", taken)
-            on_turn(1)
-    return _report(taken, llm_model)
+                await _disturb(robot, story, None, f"leaks of {leak_db:.0f} dB", taken)
+        on_turn(1)
+    return taken
 
 
 async def _interrupt(robot: Robot, story: Utterance, interruption: Utterance, taken: Taken) -> None:
@@ -77,11 +83,11 @@ async def _interrupt(robot: Robot, story: Utterance, interruption: Utterance, ta
 
 async def _disturb(robot: Robot, story: Utterance, sound: Pcm | None, kind: str, taken: Taken) -> None:
     asked_ns = await _until_answering(robot, story)
-    if sound is not None:
-        await robot.say(sound)
+    began_ns = asked_ns if sound is None else await robot.say(sound)
     heard = await robot.event(happened("reply_heard", asked_ns), 2 * EVENT_S)
-    taken.sounds[kind] += 1
-    taken.cut_off[kind] += heard["cut_off"]
+    if heard["t_ns"] > began_ns:  # a short answer may be over by then
+        taken.sounds[kind] += 1
+        taken.cut_off[kind] += heard["cut_off"]
     await asyncio.sleep(TAIL_S)
 
 
@@ -100,17 +106,17 @@ def _cough(seed: int) -> Pcm:
     return Pcm((np.clip(noise, -1, 1) * 32767).astype(np.int16), RATE_HZ)
 
 
-def _report(taken: Taken, llm_model: str) -> Report:
-    report = Report("The caller makes a sound while the agent speaks", facts={"llm": llm_model})
+def report(taken: Taken, llm_model: str) -> Report:
+    found = Report("The caller makes a sound while the agent speaks", facts={"llm": llm_model})
     silence, cancel = Summary.of(taken.silence_ms), Summary.of(taken.cancel_ms)
-    report.samples["speech of the caller → silence heard"] = silence
-    report.samples["cancel → last frame published"] = cancel
+    found.samples["speech of the caller → silence heard"] = silence
+    found.samples["cancel → last frame published"] = cancel
     if taken.answer_ms:
-        report.samples["end of the interruption → its answer heard"] = Summary.of(taken.answer_ms)
+        found.samples["end of the interruption → its answer heard"] = Summary.of(taken.answer_ms)
     for kind, count in taken.sounds.items():
-        report.counts[f"answers ended by {kind}, of {count}"] = taken.cut_off[kind]
-    report.bounds += [
+        found.bounds.append(Bound(f"answers ended by {kind}, of {count}", taken.cut_off[kind], 0))
+    found.bounds += [
         Bound("speech of the caller → silence heard, P95", silence.p95_or_max, SILENCE_P95_LIMIT_MS, "ms"),
         Bound("cancel → last frame published, P95", cancel.p95_or_max, CANCEL_P95_LIMIT_MS, "ms"),
     ]
-    return report
+    return found

@@ -187,7 +187,7 @@ def barge_in(
     """The caller makes a sound while the agent speaks: how soon it falls silent, and what wrongly silences it.
 
     Calls through LiveKit to a box of its own. Interruptions that are meant; and coughs, backchannels ("okay") and the
-    agent's own voice leaking into the microphone, which are not.
+    agent's own voice leaking into the microphone, which are not: no answer may end by them.
     """
     with count_bar("turns", turns) as on_turn:
         given = model or settings.load().llm_model
