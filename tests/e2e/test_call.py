@@ -44,7 +44,10 @@ async def say(box: PrivateBox, *words: str) -> list[Utterance]:
 
 
 @needs_librivox
+@pytest.mark.usefixtures("persona")
 async def test_recorded_human_speech_is_understood_and_answered_aloud(box: PrivateBox) -> None:
+    """Which of a reader's pauses ends the turn is judged by `callbox bench endpointing`; here each clip is one."""
+    box.write_persona(shortest_ms=1500)
     clips = sorted(librivox(), key=lambda clip: len(clip[0]))[:3]
     spoken = [Utterance(words=words, pcm=Pcm(to_int16(samples), STT_RATE_HZ)) for samples, words in clips]
     report, robot = await converse(box, spoken)
