@@ -19,7 +19,7 @@ from ops.drill.mixer import ROOM, join_both, no_way_back
 from ops.livekit_server import LiveKitServer
 from ops.robot import Robot
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.e2e  # heard in real time
 
 AMBIENCE_DBFS = -34.0
 VOICE_DBFS = -15.0

@@ -29,7 +29,7 @@ def test_what_is_opened_started_and_written_is_counted() -> None:
     thread.join()
     assert now.files == before.files + 1
     assert now.threads == before.threads + 1
-    assert len(kept) - 2**20 < now.own_bytes - before.own_bytes < len(kept) + 2**20
+    assert len(kept) - 2**20 < now.own_bytes - before.own_bytes < len(kept) + 5 * 2**20  # libraries have threads, too
     assert now.resident_bytes > now.own_bytes
 
 
