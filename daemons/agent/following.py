@@ -13,7 +13,7 @@ from daemons.wire import Priority
 
 log = logging.getLogger(__name__)
 
-EVERY_MS = 480.0  # of the utterance, with its pre-roll
+EVERY_MS = 800.0  # of the utterance, with its pre-roll
 REST = 4  # so many times what the last one took: reading along takes at most a quarter of real time
 
 
