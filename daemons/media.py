@@ -65,17 +65,22 @@ async def join_room(room: "rtc.Room", url: str, token: str, options: "rtc.RoomOp
     try:
         await asyncio.shield(connecting)
     except asyncio.CancelledError:
-        leaving = asyncio.create_task(_leave(room, connecting))
+        leaving = asyncio.create_task(_leave_once_entered(room, connecting))
         _leaving.add(leaving)
         leaving.add_done_callback(_leaving.discard)
         await asyncio.wait({leaving}, timeout=LEAVE_S)
         raise
 
 
-async def _leave(room: "rtc.Room", connecting: asyncio.Task[None]) -> None:
-    await asyncio.wait({connecting})
+async def leave_room(room: "rtc.Room") -> None:
+    """As `room.disconnect`, but for LEAVE_S at most."""
     with suppress(TimeoutError):
         await asyncio.wait_for(room.disconnect(), LEAVE_S)
+
+
+async def _leave_once_entered(room: "rtc.Room", connecting: asyncio.Task[None]) -> None:
+    await asyncio.wait({connecting})
+    await leave_room(room)
 
 
 class Rooms:

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from daemons import wire
 from daemons.audio import FRAME_MS, Pcm, Samples, level_dbfs
 from daemons.errors import AtCapacity, Unavailable, in_words
-from daemons.media import LEFT_FOR_GOOD, join_room
+from daemons.media import LEFT_FOR_GOOD, join_room, leave_room
 
 RATE_HZ = 48_000
 FRAME_SAMPLES = RATE_HZ * FRAME_MS // 1000
@@ -29,7 +29,6 @@ AUDIBLE_DBFS = -50.0
 FILM_HZ = 10
 CONNECT_TIMEOUT_S = 15.0
 QUEUE_POLL_S = 1.0
-CLOSE_TIMEOUT_S = 5.0
 STREAM_CLOSE_S = 1.0
 RETURN_FOR_S = 20.0
 RETURN_EACH_S = 1.0
@@ -194,8 +193,7 @@ class Robot:
                 await room.local_participant.publish_track(track, options)
         except (rtc.ConnectError, rtc.participant.PublishTrackError, TimeoutError) as error:
             self._room = rtc.Room()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(room.disconnect(), CLOSE_TIMEOUT_S)
+            await leave_room(room)
             why = str(error) or f"no connection within {CONNECT_TIMEOUT_S:g} s"
             raise Unavailable(f"the media server at {granted.url} is not reached: {why}") from error
 

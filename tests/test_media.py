@@ -9,9 +9,9 @@ import pytest
 
 from daemons import wire
 from daemons.agent.room import CallRoom
-from daemons.media import Rooms, join_token
+from daemons.media import Rooms
 from daemons.settings import Settings
-from ops.drill.mixer import no_way_back
+from ops.drill.mixer import granted, no_way_back
 from ops.livekit_server import LiveKitServer
 from ops.robot import Robot
 
@@ -30,7 +30,7 @@ async def test_who_is_called_off_on_the_way_into_a_room_is_not_left_in_it(tmp_pa
         agents = [CallRoom(settings, rooms, room_of(after_s)) for after_s in ON_THE_WAY_S]
         for after_s, robot, agent in zip(ON_THE_WAY_S, robots, agents, strict=True):
             await rooms.create(room_of(after_s))
-            await called_off(robot.join(grant(settings, room_of(after_s))), after_s)
+            await called_off(robot.join(granted(settings, room_of(after_s))), after_s)
             await robot.leave()
             await called_off(opened(agent), after_s)
         await asyncio.sleep(STANDS_S)
@@ -56,11 +56,6 @@ async def called_off(entering: Coroutine[None, None, None], after_s: float) -> N
 
 def room_of(after_s: float) -> str:
     return f"room-{after_s:g}"
-
-
-def grant(settings: Settings, room: str) -> wire.CallGranted:
-    token = join_token(settings, room, wire.CALLER_IDENTITY)
-    return wire.CallGranted(call_id=room, secret="", room=room, url=settings.livekit_url, token=token, expires_at=0)
 
 
 async def opened(room: CallRoom) -> None:

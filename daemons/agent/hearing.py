@@ -59,17 +59,17 @@ class Hearing:
         """Collect from here on, with what came just before."""
         self._utterance = list(self._pre_roll)
 
-    @property
-    def utterance_ms(self) -> float:
-        """How much was collected so far."""
-        return len(self._utterance or ()) * WINDOW_MS
-
     def drop(self) -> None:
         self._utterance = None
 
     def utterance(self) -> Samples:
         """What was collected so far: int16 [n] at 16 kHz."""
         return np.concatenate(self._utterance) if self._utterance else np.zeros(0, np.int16)
+
+    @property
+    def utterance_ms(self) -> float:
+        """How much was collected so far."""
+        return len(self._utterance or ()) * WINDOW_MS
 
     def _now_ms(self) -> float:
         return self._clock.now_ns() / 1e6

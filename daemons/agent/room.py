@@ -17,7 +17,7 @@ from daemons.agent.playout import QUEUE_MS
 from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Samples
 from daemons.clock import SystemClock
 from daemons.errors import Unavailable, in_words
-from daemons.media import LEFT_FOR_GOOD, Rooms, join_room, join_token
+from daemons.media import LEFT_FOR_GOOD, Rooms, join_room, join_token, leave_room
 from daemons.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -107,8 +107,7 @@ class CallRoom:
             await self._rooms.delete(self._name)
         except Unavailable as error:
             log.warning("%s: %s; the server's own time-out will end it", self._name, error)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._room.disconnect(), CLOSE_TIMEOUT_S)
+        await leave_room(self._room)
         await self._source.aclose()
 
     # The playout's sink
@@ -187,8 +186,7 @@ class CallRoom:
 
     async def _abandon(self, room: rtc.Room) -> None:
         self._room = rtc.Room()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(room.disconnect(), CLOSE_TIMEOUT_S)
+        await leave_room(room)
 
     def _on_away(self) -> None:
         if self._returning is None:

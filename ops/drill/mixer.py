@@ -152,6 +152,12 @@ async def no_way_back() -> wire.CallGranted:
     raise Unavailable("there is no call to come back to")
 
 
+def granted(settings: Settings, room: str) -> wire.CallGranted:
+    """A caller's way into a room without a call."""
+    token = join_token(settings, room, wire.CALLER_IDENTITY)
+    return wire.CallGranted(call_id=room, secret="", room=room, url=settings.livekit_url, token=token, expires_at=0)
+
+
 async def join_both(settings: Settings, room: CallRoom, robot: Robot) -> None:
     """Agent and caller enter ROOM; returns when the robot can hear the voice. Raises Unavailable, TimeoutError."""
     audible = asyncio.Event()
@@ -163,10 +169,7 @@ async def join_both(settings: Settings, room: CallRoom, robot: Robot) -> None:
         on_link=lambda _up: None,
         on_lost=lambda _why: None,  # a call would end its playout here
     )
-    token = join_token(settings, ROOM, wire.CALLER_IDENTITY)
-    await robot.join(
-        wire.CallGranted(call_id=ROOM, secret="", room=ROOM, url=settings.livekit_url, token=token, expires_at=0)
-    )
+    await robot.join(granted(settings, ROOM))
     await asyncio.wait_for(audible.wait(), AUDIBLE_TIMEOUT_S)
 
 

@@ -210,6 +210,7 @@ async def test_a_caller_whose_network_is_gone_for_a_while_goes_on_with_the_call(
             await asyncio.sleep(AWAY_S)
         said = '.caption[data-side="caller"][data-final="true"]'
         await page.wait_for_selector(said, timeout=60_000)
+        await page.wait_for_selector('#state[data-state="speaking"]', timeout=30_000)
         assert await loudest_heard(page, SAID_AGAIN_S) > VOICE_RMS, "an answer is heard"
         assert calls_held(world.box) == {call}
         await page.click("#hangup")

@@ -44,7 +44,7 @@ HEARD_JS = """async ([within_s, voice]) => {
 }"""
 
 
-async def loudest_heard(page: Page, within_s: float = 5) -> float:
+async def loudest_heard(page: Page, within_s: float = 2) -> float:
     return float(await page.evaluate(HEARD_JS, [within_s, VOICE_RMS]))
 
 
@@ -144,6 +144,7 @@ async def test_a_media_server_that_dies_in_mid_call_is_back_before_the_caller_ha
         await page.wait_for_selector('#state:not([data-state="reconnecting"])', timeout=30_000)
         print(f"\nback after {time.monotonic() - began_s:.1f} s")
         await page.wait_for_selector('.caption[data-side="agent"] >> text=Paris', timeout=60_000)
+        await page.wait_for_selector('#state[data-state="speaking"]', timeout=30_000)
         assert await loudest_heard(page, SAID_AGAIN_S) > VOICE_RMS, "the agent is heard again"
         await page.click("#hangup")
         await page.wait_for_selector('#state[data-state="ended"]', timeout=10_000)

@@ -1,6 +1,5 @@
 """What a command loads before it does anything: who is woken at night waits for it."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from daemons.settings import ROOT
+from daemons.settings import ROOT, environment_without_settings
 from ops.cli import app
 from tests.ops.conftest import MakeSettings
 
@@ -22,8 +21,7 @@ run()
 
 
 def callbox(var_dir: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CALLBOX_")}
-    environment = {**clean, "CALLBOX_VAR_DIR": str(var_dir), "COLUMNS": "200"}
+    environment = {**environment_without_settings(), "CALLBOX_VAR_DIR": str(var_dir), "COLUMNS": "200"}
     command = (sys.executable, "-c", TELLS, *words)
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
