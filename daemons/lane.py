@@ -94,7 +94,9 @@ class Lane:
                 must_wait = job.started
             self._aborted.inc()
             if must_wait:
-                await asyncio.wait([ended])
+                while not ended.done():  # who is cancelled again while waiting would leave an engine at work
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([ended])
                 self._stop_s.observe(time.monotonic() - cancelled_at)
             raise
 

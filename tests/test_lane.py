@@ -67,8 +67,9 @@ async def test_a_lane_s_threads_and_those_started_in_them_stand_behind_the_other
     await asyncio.to_thread(lane.close)
 
 
+@pytest.mark.parametrize("cancels", [1, 3])
 async def test_a_cancelled_step_is_told_and_has_stopped_when_its_caller_leaves(
-    lane: Lane, metrics: CollectorRegistry
+    lane: Lane, metrics: CollectorRegistry, cancels: int
 ) -> None:
     stopped = threading.Event()
 
@@ -79,7 +80,9 @@ async def test_a_cancelled_step_is_told_and_has_stopped_when_its_caller_leaves(
 
     task = asyncio.create_task(lane.run(until_cancelled))
     await asyncio.sleep(0.05)
-    task.cancel()
+    for _ in range(cancels):
+        task.cancel()
+        await asyncio.sleep(0.01)
     with pytest.raises(asyncio.CancelledError):
         await task
     assert stopped.is_set()
