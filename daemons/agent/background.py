@@ -38,6 +38,9 @@ class Model(Protocol):
     async def read_ahead(self, body: dict[str, Any]) -> None:
         """A hint; never raises."""
 
+    async def keep_answer(self) -> None:
+        """The speculative answer that is being written is heard by now: it makes way for nobody. A hint, as well."""
+
 
 @dataclass(eq=False, slots=True)
 class Note:

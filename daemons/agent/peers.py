@@ -118,10 +118,24 @@ class Peers:
         except (Unavailable, BadRequest) as error:
             log.info("%s: nothing was read ahead: %s", self._call, error)
 
-    async def speech(self, priority: wire.Priority) -> "Speech":
-        """A new request to the speaking worker."""
+    async def keep_answer(self) -> None:
+        """What the model is writing is heard by now, and must not be dropped for other calls. A hint, too."""
+
+        async def ask() -> None:
+            member = self._holder.bundle["llm"]
+            async with self._session.post(f"{member.addr}/llm/keep", headers=self._headers(member)) as response:
+                if response.status != 204:
+                    raise Unavailable(f"llm answered {response.status}: {(await response.text())[:300]}")
+
+        try:
+            await self._once("llm", ask)
+        except Unavailable as error:
+            log.info("%s: the answer may be dropped for others': %s", self._call, error)
+
+    async def speech(self, priority: wire.Priority, kept_as: str | None = None) -> "Speech":
+        """A new request to the speaking worker, which keeps its audio for a while under the name that is given."""
         socket = await self._ask("tts", lambda: self._socket("tts", "/tts/live"), priority)
-        return Speech(socket, self._next_id(), priority)
+        return Speech(socket, self._next_id(), priority, kept_as)
 
     async def render(self, text: str) -> Samples:
         """`text` spoken, int16 [n] at 24 kHz, when nobody else wants the worker. Raises Unavailable."""
@@ -246,16 +260,19 @@ class Peers:
 class Speech:
     """One request on /tts/live: text goes in as it is written, segments and their audio come out."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, request: int, priority: wire.Priority) -> None:
+    def __init__(
+        self, socket: aiohttp.ClientWebSocketResponse, request: int, priority: wire.Priority, kept_as: str | None
+    ) -> None:
         self._socket = socket
         self._id = request
         self._priority = priority
+        self._kept_as = kept_as
         self._begun = False
         self._done = False
 
     async def write(self, text: str) -> None:
         self._begun = True
-        await self._send(wire.TtsText(id=self._id, text=text, priority=self._priority))
+        await self._send(wire.TtsText(id=self._id, text=text, priority=self._priority, trace=self._kept_as))
 
     async def commit(self) -> None:
         """Somebody listens from now on."""

@@ -34,7 +34,7 @@ class Speech(Protocol):
 
 
 class Speaker(Protocol):
-    async def speech(self, priority: Priority) -> Speech: ...
+    async def speech(self, priority: Priority, kept_as: str | None) -> Speech: ...
 
 
 @dataclass(slots=True)
@@ -56,10 +56,14 @@ class Reply:
         self._committed.set()
 
     async def speak(
-        self, pieces: AsyncGenerator[str, None], speaker: Speaker, trace: Callable[[TraceEvent], None]
+        self,
+        pieces: AsyncGenerator[str, None],
+        speaker: Speaker,
+        kept_as: str | None,
+        trace: Callable[[TraceEvent], None],
     ) -> None:
         """Speak what `pieces` yields into the voice. Raises Unavailable when a worker fails for good."""
-        speech = await speaker.speech("committed" if self._committed.is_set() else "speculative")
+        speech = await speaker.speech("committed" if self._committed.is_set() else "speculative", kept_as)
         try:
             async with asyncio.TaskGroup() as tasks:
                 committing = tasks.create_task(self._commit(speech))

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
-from daemons.errors import ConfigurationError
+from daemons.errors import ConfigurationError, without_torch
 from daemons.lane import Lane
 from daemons.llm.engines.llamacpp import LlamaCpp
 from daemons.llm.engines.upstream import Upstream
@@ -59,10 +59,7 @@ def transformers(settings: Settings) -> BlockingEngine:
     try:
         from daemons.llm.engines.transformers import Transformers  # noqa: PLC0415 - torch takes ten seconds, or is absent
     except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the engine transformers needs the extra `torch` ({error}): "
-            "run post_start.sh with CALLBOX_PROFILE=gpu, or install callbox[torch]"
-        ) from error
+        raise without_torch("transformers", error) from error
     return Transformers(
         place,
         slots=settings.slots + settings.direct_slots,
@@ -78,10 +75,11 @@ def in_threads(make: Callable[[Settings], BlockingEngine], settings: Settings, l
 
 
 def upstream(settings: Settings, metrics: CollectorRegistry) -> LlmEngine:
+    api_key = settings.vllm_api_key if settings.vllm_runs else settings.llm_upstream_api_key
     return Upstream(
-        settings.llm_upstream_url,
+        settings.vllm_url if settings.vllm_runs else settings.llm_upstream_url,
         model=settings.llm_upstream_model,
-        api_key=settings.llm_upstream_api_key.get_secret_value(),
+        api_key=api_key.get_secret_value(),
         takes=OMNI if settings.llm_omni else TEXT_ONLY,
         metrics=metrics,
     )

@@ -36,7 +36,11 @@ def llm_document(takes: Collection[Modality]) -> Json:
     return document(
         "llm",
         "Chat",
-        {"/v1/chat/completions": {"post": _chat(takes)}, "/v1/models": {"get": _models()}},
+        {
+            "/v1/chat/completions": {"post": _chat(takes)},
+            "/llm/keep": {"post": _keep()},
+            "/v1/models": {"get": _models()},
+        },
         request_line_bytes=MAX_REQUEST_LINE_BYTES,
         takes=(ChatBody,),
         gives=(Completion, Chunk, ModelList),
@@ -67,6 +71,17 @@ def _chat(takes: Collection[Modality]) -> Json:
             ),
             **too_large(),
         },
+    )
+
+
+def _keep() -> Json:
+    return operation(
+        "keepAnswer",
+        "The call's speculative answer is wanted: it is not dropped for others any more.",
+        says="Of a call alone. It may be under way or wait; where there is none, nothing happens.",
+        parameters=call_headers(),
+        refuses=ADMISSION,
+        answers={"204": {"description": "It is kept, if there is one."}},
     )
 
 

@@ -87,6 +87,7 @@ class LlmService(EngineWorker):
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return [
             web.post("/v1/chat/completions", to_whoever_is_there(self.chat)),
+            web.post("/llm/keep", to_whoever_is_there(self.keep)),
             web.get("/v1/models", self.models),
             openapi.route(lambda: self._document),
         ]
@@ -115,6 +116,14 @@ class LlmService(EngineWorker):
                             return web.json_response(reply.whole(text, piece))
                         text += piece
         raise AssertionError("an answer ends with Generated")
+
+    async def keep(self, request: web.Request) -> web.Response:
+        """The call's speculative answer is heard by now: it is not dropped any more."""
+        async with self.admit(request) as work:
+            if work.call is None:
+                raise BadRequest(f"only a call's answer can be kept; {wire.CALL_ID} and what goes with it are missing")
+            self._turns.keep(work.slot)
+        return web.Response(status=204)
 
     @asynccontextmanager
     async def _admit(self, request: web.Request, priority: Priority) -> AsyncIterator[Work]:

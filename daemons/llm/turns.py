@@ -16,8 +16,13 @@ class Turn:
     slot: int
     priority: Priority
     granted: asyncio.Event = field(default_factory=asyncio.Event)
+    kept: bool = False  # speculative, but somebody listens by now: it makes way for nobody, nor anybody for it
     _must_end: bool = False
     _stop: Callable[[], object] | None = None
+
+    @property
+    def yields(self) -> bool:
+        return self.priority == "speculative" and not self.kept
 
     def stopped_by(self, stop: Callable[[], object]) -> None:
         """How the work of this turn is stopped when it must make way, which may be at once."""
@@ -59,15 +64,21 @@ class Turns:
                 self._waiting.remove(turn)
             self._advance()
 
+    def keep(self, slot: int) -> None:
+        """What is written in this slot, or waits for it, makes way no more."""
+        for turn in (*self._waiting, *self._held.values()):
+            turn.kept = turn.kept or turn.slot == slot
+        self._advance()
+
     def _advance(self) -> None:
         """Grant what may be granted, in order; then stop what is in the way of committed work."""
-        for turn in sorted(self._waiting, key=lambda turn: turn.priority == "speculative"):
-            if turn.slot not in self._held and (turn.priority == "committed" or not self._committed_before(turn)):
+        for turn in sorted(self._waiting, key=lambda turn: turn.yields):
+            if turn.slot not in self._held and not (turn.yields and self._committed_before(turn)):
                 self._waiting.remove(turn)
                 self._held[turn.slot] = turn
                 turn.granted.set()
         for turn in self._held.values():
-            if turn.priority == "speculative" and self._committed_before(turn):
+            if turn.yields and self._committed_before(turn):
                 turn.make_way()
 
     def _committed_before(self, turn: Turn) -> bool:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from daemons.admission import MAX_REQUESTS_PER_SLOT, Claim
 from daemons.agent.peers import Peers
 from daemons.clock import SystemClock
+from daemons.errors import Unavailable
 from daemons.registry import Holder, Lease, Registry
 from tests.llm.conftest import SMALL_MODEL
 from tests.llm.test_server import ENDLESS, QUESTION, STORY, first_text
@@ -80,6 +81,23 @@ async def test_reading_ahead_waits_for_others_answers(called: Called) -> None:
         assert not done
         assert "Paris" in await called.answer(), "an answer does not wait"
     await asyncio.wait_for(reading, 30)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_an_answer_that_is_kept_goes_on_beside_others_answers(called: Called, kept: bool) -> None:
+    story = called.peers.chat({**ENDLESS_STORY, "max_tokens": 100}, "speculative")
+    words = await anext(story)
+    if kept:
+        await called.peers.keep_answer()
+    async with called.story({}) as other:
+        await first_text(other)
+        try:
+            words += "".join([piece async for piece in story])
+            told = "all"
+        except Unavailable as error:
+            told = str(error)
+    assert ("committed work" in told) is not kept
+    assert (len(words.split()) > 30) is kept
 
 
 async def test_a_worker_is_replaced_for_an_answer_and_never_for_a_hint(called: Called) -> None:

@@ -13,5 +13,6 @@ pytestmark = pytest.mark.integration
 async def test_the_doors_do_what_the_document_says(llm: WorkerProcess, tmp_path: Path) -> None:
     assert await asked(llm, tmp_path, examples=12) == {
         "POST /v1/chat/completions": {"application/json", "text/event-stream", 400, 405, 409},
+        "POST /llm/keep": {400, 405, 409},
         "GET /v1/models": {"application/json", 405},
     }

@@ -140,3 +140,38 @@ async def test_who_must_make_way_before_he_said_how_is_stopped_when_he_says_it()
     turn.make_way()
     turn.stopped_by(lambda: stops.append(print))
     assert len(stops) == 1
+
+
+async def test_what_is_kept_makes_way_for_nobody_and_holds_nobody_up() -> None:
+    work = Workplace()
+    await work.ask("answer", 0, "speculative")
+    work.turns.keep(0)
+    await work.ask("said", 1, "committed")
+    assert work.begun == ["answer", "said"]
+    await work.end("said")
+    await work.ask("guess", 1, "speculative")
+    assert work.begun == ["answer", "said", "guess"]
+    assert work.made_way == []
+    await work.end("answer", "guess")
+
+
+async def test_what_waits_and_is_kept_begins() -> None:
+    work = Workplace()
+    await work.ask("said", 0, "committed")
+    await work.ask("answer", 1, "speculative")
+    await work.ask("guess", 2, "speculative")
+    work.turns.keep(1)
+    await settle()
+    assert work.begun == ["said", "answer"]
+    await work.end("answer", "said", "guess")
+
+
+async def test_what_comes_later_in_a_slot_is_not_kept() -> None:
+    work = Workplace()
+    await work.ask("answer", 0, "speculative")
+    work.turns.keep(0)
+    await work.end("answer")
+    await work.ask("guess", 0, "speculative")
+    await work.ask("said", 1, "committed")
+    assert work.made_way == ["guess"]
+    await work.end("said")

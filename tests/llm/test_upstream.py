@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from daemons.errors import AtCapacity, BadRequest, CallboxError, ConfigurationError, Unavailable
 from daemons.llm.engines.upstream import Timeouts, Upstream
-from daemons.llm.generation import OMNI, WARM_UP, Audio, ChatMessage, Generated, Generation, Image
+from daemons.llm.generation import OMNI, TEXT_ONLY, WARM_UP, Audio, ChatMessage, Generated, Generation, Image
 from tests.llm import upstream_server as acts
 from tests.llm.upstream_server import MODEL, WORDS, Act, UpstreamServer
 from tests.waiting import until
@@ -89,11 +89,26 @@ async def test_it_is_asked_what_the_client_asked_and_nothing_else(open_engine: O
         "model": MODEL,
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
         "max_tokens": 20,
+        "modalities": ["text"],
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     wishes = {"temperature": 0.0, "top_p": 0.5, "presence_penalty": 0.5, "frequency_penalty": 0.25, "seed": 3}
     assert server.asked == [always, {**always, **wishes, "repetition_penalty": 1.1, "stop": ["\n"]}]
+
+
+async def test_a_model_with_a_voice_is_asked_for_text_alone(open_engine: Open) -> None:
+    async with UpstreamServer(acts.also_says_it) as server:
+        assert await said(await open_engine(server)) == WORDS
+
+
+async def test_one_that_only_reads_is_not_asked_for_less(metrics: CollectorRegistry) -> None:
+    async with UpstreamServer() as server:
+        engine = Upstream(server.url, model="", api_key="", takes=TEXT_ONLY, metrics=metrics, timeouts=QUICK)
+        await engine.load()
+        await said(engine)
+        await engine.close()
+    assert all("modalities" not in body for body in server.asked)
 
 
 async def test_sound_and_pictures_are_passed_on_in_their_place(open_engine: Open) -> None:

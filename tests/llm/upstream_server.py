@@ -19,7 +19,8 @@ Act = Callable[["UpstreamServer", web.Request], Awaitable[web.StreamResponse]]
 class UpstreamServer:
     """Answers each request by the next of `acts`, and when none is left, well."""
 
-    def __init__(self, *acts: Act, key: str = "", port: int = 0) -> None:
+    def __init__(self, *acts: Act, key: str = "", port: int = 0, model: str = MODEL) -> None:
+        self.model = model
         self.acts = deque(acts)
         self.asked: list[dict[str, Any]] = []
         self.client_left = asyncio.Event()
@@ -30,6 +31,7 @@ class UpstreamServer:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=32 * 2**20)
         app.add_routes([web.get("/v1/models", self._models), web.post("/v1/chat/completions", self._chat)])
+        app.add_routes([web.get("/health", self._health)])
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
@@ -40,17 +42,20 @@ class UpstreamServer:
     ) -> None:
         await self._runner.cleanup()
 
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
     async def _models(self, request: web.Request) -> web.Response:
         if problem := self._refusal(request):
             return problem
-        return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        return web.json_response({"object": "list", "data": [{"id": self.model, "object": "model"}]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         if problem := self._refusal(request):
             return problem
         body = await request.json()
         assert body["stream"] is True
-        assert body["model"] == MODEL
+        assert body["model"] == self.model
         assert body["stream_options"] == {"include_usage": True}
         assert {type(value) for value in body.values()}.isdisjoint({type(None)})
         self.asked.append(body)
@@ -113,6 +118,14 @@ async def well(server: UpstreamServer, request: web.Request) -> web.StreamRespon
 
 async def without_usage(server: UpstreamServer, request: web.Request) -> web.StreamResponse:
     response = await begin(request, WORDS)
+    await end(response, None)
+    return response
+
+
+async def also_says_it(server: UpstreamServer, request: web.Request) -> web.StreamResponse:
+    """As vLLM-Omni with all stages, which streams its voice in the place of text to who does not ask for text alone."""
+    aloud = server.asked[-1].get("modalities") != ["text"]
+    response = await begin(request, [*WORDS, *(["UklGRiQAAABXQVZF"] if aloud else [])])
     await end(response, None)
     return response
 

@@ -69,6 +69,11 @@ async def test_it_hears_the_very_samples_and_is_told_what_to_do(asking: Asking) 
     assert body["max_tokens"] < 100
 
 
+async def test_a_model_with_a_voice_is_asked_for_text_alone(asking: Asking) -> None:
+    async with asking(acts.also_says_it) as (engine, _):
+        assert await engine.transcribe(SPEECH, Asked()) == "".join(WORDS)
+
+
 def test_no_language_and_no_prompt_are_not_mentioned() -> None:
     [_, task] = request_body("m", SPEECH, Asked())["messages"][0]["content"]
     assert "code" not in task["text"]

@@ -15,7 +15,17 @@ from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter
 
 from daemons.errors import AtCapacity, BadRequest, CallboxError, ConfigurationError, Unavailable, in_words
-from daemons.llm.generation import WARM_UP, Audio, ChatMessage, Generated, Generation, Image, Modality, Part
+from daemons.llm.generation import (
+    TEXT_ONLY,
+    WARM_UP,
+    Audio,
+    ChatMessage,
+    Generated,
+    Generation,
+    Image,
+    Modality,
+    Part,
+)
 from daemons.upstream import TRANSPORT, Connection, read_body
 
 log = logging.getLogger(__name__)
@@ -89,6 +99,8 @@ class Upstream:
 
     async def generate(self, slot: int, generation: Generation, emit: Callable[[str], None]) -> Generated:
         body = request_body(self.model, generation)
+        if self.takes != TEXT_ONLY:
+            body["modalities"] = ["text"]  # vLLM-Omni would say the answer too, and send that as its text in base64
         answer = _Answer(emit, silent=generation.max_tokens == 0, max_chars=PIECE_CHARS * body["max_tokens"])
         try:
             async with asyncio.timeout(self._timeouts.first_token_s) as limit:

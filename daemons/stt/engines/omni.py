@@ -171,6 +171,7 @@ def request_body(model: str, samples: FloatSamples, asked: Asked) -> dict[str, A
         ],
         "temperature": 0,
         "max_tokens": TOKENS_AT_LEAST + int(len(samples) / STT_RATE_HZ * TOKENS_PER_S),
+        "modalities": ["text"],  # vLLM-Omni would say the words too, and send that as its text in base64
         "stream": True,
         "stream_options": {"include_usage": True},
     }
