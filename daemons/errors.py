@@ -34,6 +34,15 @@ class ConfigurationError(CallboxError):
     """A setting or a file makes it pointless to start again until a person changes it."""
 
 
+def without_torch(engine: str, error: ModuleNotFoundError | None = None) -> ConfigurationError:
+    """For an engine that stands on torch where it is not installed."""
+    why = "" if error is None else f" ({error})"
+    return ConfigurationError(
+        f"the engine {engine} needs the extra `torch`{why}: "
+        "run post_start.sh with CALLBOX_PROFILE=gpu, or install callbox[torch]"
+    )
+
+
 def in_words(error: BaseException) -> str:
     """What it says; its name when it says nothing, as a TimeoutError does."""
     return str(error) or type(error).__name__

@@ -12,3 +12,6 @@ compile() { # compile LOCK [--extra NAME]
 compile requirements.lock "$@"
 compile requirements-dev.lock --extra dev "$@"
 compile requirements-torch.lock --extra torch "$@"
+"$uv" pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+    --no-emit-index-url --no-header --override tests/tts/qwen3/unneeded.txt "$@" tests/tts/qwen3/oracle.in \
+    -o tests/tts/qwen3/oracle.lock

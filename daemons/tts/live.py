@@ -128,7 +128,7 @@ class LiveTts:
             with self._endings.counted():
                 await self._send_audio(request)
                 self._open.pop(request.id, None)
-                await self._send_done(request, "finished")
+                await self._send_done(request, "length" if request.speech.is_cut else "finished")
         except BadRequest as error:
             self._open.pop(request.id, None)
             await self._fail(request.id, str(error))
@@ -169,7 +169,7 @@ class LiveTts:
         await self._socket.send_bytes(header.pack() + samples.tobytes())
         await asyncio.sleep(0)  # others come in between: nothing above waits while there is room
 
-    async def _send_done(self, request: _Request, reason: Literal["finished", "cancelled"]) -> None:
+    async def _send_done(self, request: _Request, reason: Literal["finished", "length", "cancelled"]) -> None:
         speech = request.speech
         done = wire.TtsDone(
             id=request.id,

@@ -77,15 +77,15 @@ class RecentStreams:
             )
         return stream
 
-    def engine(self, stream: RecentStream, engine: TtsEngine) -> "RememberingEngine":
-        """`engine`, for this stream alone."""
+    def sounds(self, stream: RecentStream) -> Sounds:
+        """What is kept of it; more may be put there."""
         sounds = self._sounds.get(stream.id)
-        return RememberingEngine(engine, {} if sounds is None else sounds)
+        return {} if sounds is None else sounds
 
-    def touch(self, stream: RecentStream, engine: "RememberingEngine") -> None:
-        """The stream is under way, and its engine may have said more."""
+    def touch(self, stream: RecentStream, sounds: Sounds) -> None:
+        """The stream is under way, and there may be more of `sounds`."""
         self._streams.keep(stream.id, stream)
-        self._sounds.keep(stream.id, engine.sounds, engine.bytes)
+        self._sounds.keep(stream.id, sounds, sum(part.nbytes for parts in list(sounds.values()) for part in parts))
 
 
 class RememberingEngine:
@@ -94,12 +94,8 @@ class RememberingEngine:
     def __init__(self, engine: TtsEngine, sounds: Sounds) -> None:
         self.voice = engine.voice
         self.overlap = engine.overlap
-        self.sounds = sounds
+        self._sounds = sounds
         self._engine = engine
-
-    @property
-    def bytes(self) -> int:
-        return sum(part.nbytes for parts in list(self.sounds.values()) for part in parts)
 
     def load(self) -> None:
         self._engine.load()
@@ -109,12 +105,12 @@ class RememberingEngine:
 
     def synthesize(self, phrase: Phrase, *, seed: int, speed: float) -> Iterator[FloatSamples]:
         """As TtsEngine; one stream has one seed and one speed, so the phrase alone tells what was said."""
-        parts = self.sounds.get(phrase)
+        parts = self._sounds.get(phrase)
         if parts is None:
             parts = ()
             for part in self._engine.synthesize(phrase, seed=seed, speed=speed):
                 parts += (part.copy(),)  # it may be a view, and would keep all of its sentence
                 yield part
-            self.sounds[phrase] = parts  # only what was said to its end
+            self._sounds[phrase] = parts  # only what was said to its end
         else:
             yield from parts

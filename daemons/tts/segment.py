@@ -46,6 +46,7 @@ _WIDE_LETTER = re.compile(f"[{_WIDE}]")
 _NARROW_RUN = re.compile(rf"[^\s{_WIDE}]+(?:(?<=\d) [*×] \d[^\s{_WIDE}]*)*")
 # Searched for in a run that has been found: one pattern for both would try each place of a long run without a letter.
 _NARROW_LETTER = re.compile(rf"[^\W{_WIDE}]")
+_ENDED = re.compile(rf".*[\s{_WIDE}{_WIDE_SENTENCE_MARKS}{_WIDE_CLAUSE_MARKS}]", re.DOTALL)
 _MARK = re.compile(f"[{_SENTENCE_MARKS}]+|[{_CLAUSE_MARKS}]|[{_WIDE_SENTENCE_MARKS}{_WIDE_CLAUSE_MARKS}]+|\n")
 
 
@@ -130,6 +131,12 @@ class Segmenter:
         if self._whole_sentences:
             return _WHOLE
         return next(size for from_words, size in reversed(_SIZES) if self._words_out >= from_words)
+
+
+def ended_words(text: str) -> int:
+    """Where the last word ends that no more text can make longer, with the white space behind it; 0: there is none."""
+    found = _ENDED.match(text)
+    return 0 if found is None else found.end()
 
 
 def count_words(text: str) -> int:

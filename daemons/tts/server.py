@@ -1,6 +1,7 @@
 """The text-to-speech worker: its life and its doors."""
 
 import asyncio
+import functools
 import secrets
 from collections.abc import Iterable
 
@@ -24,17 +25,16 @@ from daemons.streams import (
 )
 from daemons.tts.bodies import OPENAI_VOICES, SAMPLE_RATE, STREAM_ID, Config, Figures, SpeechBody, StreamBody
 from daemons.tts.encode import CONTENT_TYPES, LENGTH_AHEAD, AudioFormat, Encoder, encoded, stream_encoder
-from daemons.tts.engine import ENGINES, Phrase
 from daemons.tts.kept import Kept
 from daemons.tts.live import LiveTts
 from daemons.tts.openapi import tts_document
 from daemons.tts.resume import RecentStreams
-from daemons.tts.speech import Speech, SpeechMetrics, Voice
-from daemons.tts.traces import TracedSpeech, Traces
+from daemons.tts.speech import Speech, SpeechMetrics
+from daemons.tts.traces import Traces
 from daemons.tts.vibevoice import REQUEST_LINE_BYTES, VibeVoiceStream
+from daemons.tts.voices import voice
 from daemons.worker import EngineWorker
 
-WARM_UP_TEXT = "Hello, this is a test."
 CHUNK_SAMPLES = 4096
 STATS_KEPT = 256
 STATS_KEPT_S = 3600.0
@@ -46,23 +46,21 @@ class TtsService(EngineWorker):
         settings = runtime.settings
         super().__init__(runtime, "tts", threads=1)
         runtime.max_request_line_bytes = REQUEST_LINE_BYTES
-        self._voice = Voice(ENGINES[settings.tts_engine](settings), self.lane, SpeechMetrics(runtime.metrics))
+        self._voice = voice(settings, self.lane, SpeechMetrics(runtime.metrics), runtime.stop)
         self._stats: Kept[Figures] = Kept(count=STATS_KEPT, age_s=STATS_KEPT_S)
         self._traces = Traces()
         self._recent = RecentStreams()
         kept = Gauge("callbox_tts_kept_bytes", "Audio kept for streams that may go on", registry=runtime.metrics)
         kept.set_function(lambda: self._recent.bytes)
-        self._name = f"{settings.tts_engine}/{self._voice.engine.voice}"
+        self._name = f"{settings.tts_engine}/{self._voice.name}"
 
     async def load(self) -> str:
-        engine = self._voice.engine
-        await self.lane.run(lambda _: engine.load())
-        await self.lane.run(lambda _: list(engine.synthesize(Phrase(WARM_UP_TEXT), seed=0, speed=1.0)))
-        self._document = tts_document(engine.voice)
+        await self._voice.load()
+        self._document = tts_document(self._voice.name)
         return self._name
 
     async def close(self) -> None:
-        await self.lane.run(lambda _: self._voice.engine.close())
+        await self._voice.close()
         await super().close()
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
@@ -84,9 +82,8 @@ class TtsService(EngineWorker):
             outlet = Outlet(request)
 
             def make_speech(trace: str | None) -> Speech:
-                if trace is None:
-                    return Speech(self._voice, work)
-                return TracedSpeech(self._voice, work, self._traces, trace)
+                keep = None if trace is None else functools.partial(self._traces.add, trace)
+                return self._voice.speech(work, keep=keep)
 
             await serve_socket(socket, outlet, LiveTts(socket, outlet, make_speech, self.endings).run())
             return socket
@@ -101,15 +98,14 @@ class TtsService(EngineWorker):
         return socket
 
     async def config(self, _: web.Request) -> web.Response:
-        voice = self._voice.engine.voice
-        config: Config = {"voices": [voice], "default_voice": voice}
+        config: Config = {"voices": [self._voice.name], "default_voice": self._voice.name}
         return web.json_response(config)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         body = await read_json(request, StreamBody)
         self._check_voice(body.speaker)
         async with self.admit(request) as work:
-            speech = Speech(self._voice, work, seed=body.seed, speed=body.speed)
+            speech = self._voice.speech(work, seed=body.seed, speed=body.speed)
             return await self._stream(request, speech, body.text, "pcm")
 
     async def speech(self, request: web.Request) -> web.StreamResponse:
@@ -118,7 +114,7 @@ class TtsService(EngineWorker):
             self._check_voice(body.voice)
         async with self.admit(request) as work:
             whole = body.response_format in LENGTH_AHEAD and not body.stream
-            speech = Speech(self._voice, work, seed=body.seed, speed=body.speed, whole_sentences=whole)
+            speech = self._voice.speech(work, seed=body.seed, speed=body.speed, whole_sentences=whole)
             send = self._whole if whole else self._stream
             return await send(request, speech, body.input, body.response_format)
 
@@ -186,8 +182,8 @@ class TtsService(EngineWorker):
         self._stats.keep(stream_id, figures)
 
     def _check_voice(self, name: str | None) -> None:
-        if name not in (None, self._voice.engine.voice):
-            raise BadRequest(f"there is no voice {name!r} here; the voice is {self._voice.engine.voice!r}")
+        if name not in (None, self._voice.name):
+            raise BadRequest(f"there is no voice {name!r} here; the voice is {self._voice.name!r}")
 
 
 def _socket(*, autoclose: bool = True) -> web.WebSocketResponse:

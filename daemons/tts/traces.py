@@ -1,13 +1,9 @@
 """The audio made for calls that are recorded, as it left the engine's worker and before any playout."""
 
-from collections.abc import AsyncIterator
-
 import numpy as np
 
-from daemons.admission import Work
 from daemons.audio import TTS_RATE_HZ, Pcm, Samples, wav_bytes
 from daemons.tts.kept import Kept
-from daemons.tts.speech import Speech, Spoken, Voice
 
 KEPT_TRACES = 256
 KEPT_S = 900.0
@@ -27,17 +23,3 @@ class Traces:
         """All that was made under this name, in that order; None when nothing is kept (any more)."""
         parts = self._kept.get(trace)
         return None if parts is None else wav_bytes(Pcm(np.concatenate(parts), TTS_RATE_HZ))
-
-
-class TracedSpeech(Speech):
-    """Leaves a copy of its audio under the name of a trace, whether or not anybody will hear it."""
-
-    def __init__(self, voice: Voice, work: Work, traces: Traces, trace: str) -> None:
-        super().__init__(voice, work)
-        self._traces = traces
-        self._trace = trace
-
-    async def __aiter__(self) -> AsyncIterator[Spoken]:
-        async for spoken in super().__aiter__():
-            self._traces.add(self._trace, spoken.samples)
-            yield spoken

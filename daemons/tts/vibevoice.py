@@ -32,7 +32,7 @@ from daemons.streams import (
     Outlet,
     SlowReader,
 )
-from daemons.tts.resume import RecentStream, RecentStreams, RememberingEngine
+from daemons.tts.resume import RecentStream, RecentStreams, Sounds
 from daemons.tts.speech import LONGEST_TEXT_CHARS, Speech, Spoken, Voice
 from daemons.wire import TTS_FRAME_SAMPLES
 
@@ -204,14 +204,14 @@ class VibeVoiceStream:
                 stream_id=stream.id,
             )
             self._begun = True
-            engine = self._recent.engine(stream, self._voice.engine)
-            speech = Speech(Voice(engine, self._voice.lane, self._voice.metrics), work)
+            sounds = self._recent.sounds(stream)
+            speech = self._voice.speech(work, sounds=sounds)
             if asked.text.strip():
                 speech.write(asked.text)
             speech.end()
             at = from_sample
             began_s = 0.0
-            async for frame in frames(self._spoken(speech, stream, engine), from_sample):
+            async for frame in frames(self._spoken(speech, stream, sounds), from_sample):
                 is_first = at == from_sample
                 if is_first:
                     began_s = time.monotonic()
@@ -226,10 +226,10 @@ class VibeVoiceStream:
             if from_sample > speech.samples:
                 raise BadRequest(f"there is no sample {from_sample}: the stream ends after {speech.samples}")
 
-    async def _spoken(self, speech: Speech, stream: RecentStream, engine: RememberingEngine) -> AsyncIterator[Spoken]:
+    async def _spoken(self, speech: Speech, stream: RecentStream, sounds: Sounds) -> AsyncIterator[Spoken]:
         try:
             async for spoken in speech:
-                self._recent.touch(stream, engine)
+                self._recent.touch(stream, sounds)
                 yield spoken
         except BadRequest as error:
             raise _GenerationFailed(str(error)) from error

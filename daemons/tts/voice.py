@@ -97,14 +97,15 @@ class Limiter:
     It runs on from chunk to chunk, so that the result does not depend on where the chunks are cut.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gain_db: float = GAIN_DB) -> None:
+        self._gain = 10 ** (gain_db / 20)
         self._reduction_db = 0.0
 
     def __call__(self, samples: FloatSamples) -> Samples:
-        """int16 of `samples` (float32 [n]), GAIN_DB louder, rounded."""
+        """int16 of `samples` (float32 [n]), so much louder, rounded."""
         if not len(samples):
             return np.zeros(0, np.int16)
-        louder = samples.astype(np.float64) * 10 ** (GAIN_DB / 20)
+        louder = samples.astype(np.float64) * self._gain
         wanted_db = 20 * np.log10(np.maximum(np.abs(louder) / CEILING, 1.0))
         # reduction[n] = max(wanted[n], reduction[n-1] - step): a running maximum once the recovery is added back
         recovered_db = np.arange(1, len(samples) + 1) * (RECOVERY_DB_PER_S / TTS_RATE_HZ)

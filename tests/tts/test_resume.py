@@ -8,7 +8,7 @@ from daemons.audio import FloatSamples
 from daemons.errors import BadRequest
 from daemons.settings import Settings
 from daemons.tts.engine import ENGINES, Phrase, TtsEngine
-from daemons.tts.resume import RecentStreams
+from daemons.tts.resume import RecentStreams, RememberingEngine, Sounds
 
 WORDS = ("One moment, please.", "I am still here.")
 
@@ -42,11 +42,12 @@ def hibari() -> TtsEngine:
 
 def say(recent: RecentStreams, stream_id: str, engine: TtsEngine, words: tuple[str, ...] = WORDS) -> FloatSamples:
     stream = recent.find(stream_id)
-    remembering = recent.engine(stream, engine)
+    sounds = recent.sounds(stream)
+    remembering = RememberingEngine(engine, sounds)
     said = []
     for text in words:
         said += list(remembering.synthesize(Phrase(text), seed=0, speed=1.0))
-        recent.touch(stream, remembering)
+        recent.touch(stream, sounds)
     return np.concatenate(said)
 
 
@@ -62,9 +63,10 @@ def test_a_stream_is_said_from_memory_and_sounds_the_same(hibari: TtsEngine) -> 
 
 @pytest.mark.integration
 def test_no_more_is_kept_than_what_was_said(hibari: TtsEngine) -> None:
-    remembering = RecentStreams().engine(RecentStreams().begin({}), hibari)
+    sounds: Sounds = {}
+    remembering = RememberingEngine(hibari, sounds)
     list(remembering.synthesize(Phrase("One", after="two three four five six."), seed=0, speed=1.0))
-    assert [part.base for parts in remembering.sounds.values() for part in parts] == [None]
+    assert [part.base for parts in sounds.values() for part in parts] == [None]
 
 
 @pytest.mark.integration
@@ -88,7 +90,7 @@ def test_without_room_in_memory_it_is_said_again_and_sounds_the_same(hibari: Tts
 def test_what_was_cut_off_within_a_sentence_is_said_again_from_its_beginning(hibari: TtsEngine) -> None:
     engine, recent = Counting(hibari), RecentStreams()
     stream = recent.begin({})
-    begun = recent.engine(stream, engine).synthesize(Phrase(WORDS[0]), seed=0, speed=1.0)
+    begun = RememberingEngine(engine, recent.sounds(stream)).synthesize(Phrase(WORDS[0]), seed=0, speed=1.0)
     next(begun)
     begun.close()  # type: ignore[attr-defined]  # it is a generator
     whole = list(hibari.synthesize(Phrase(WORDS[0]), seed=0, speed=1.0))

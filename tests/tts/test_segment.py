@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemons.tts.segment import FIRST_WORDS, LONGEST_CHARS, LONGEST_WORDS, Segment, Segmenter, count_words
+from daemons.tts.segment import FIRST_WORDS, LONGEST_CHARS, LONGEST_WORDS, Segment, Segmenter, count_words, ended_words
 from daemons.tts.speech import LONGEST_TEXT_CHARS
 
 
@@ -159,3 +159,30 @@ def test_the_longest_text_is_cut_at_once_whatever_it_holds(text: str) -> None:
     started = time.monotonic()
     assert cut((text * LONGEST_TEXT_CHARS)[:LONGEST_TEXT_CHARS])
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "ended"),
+    [
+        ("", ""),
+        ("Hel", ""),
+        ("Hello wor", "Hello "),
+        ("Hello  ", "Hello  "),
+        ("你好", "你好"),
+        ("你好，wor", "你好，"),
+        ("3.1", ""),
+    ],
+)
+def test_words_have_ended_when_nothing_can_make_them_longer(text: str, ended: str) -> None:
+    assert text[: ended_words(text)] == ended
+
+
+@given(st.text(alphabet="ab .,你。\n", max_size=30), st.integers(1, 5))
+def test_ended_words_are_the_same_however_text_is_cut(text: str, size: int) -> None:
+    rest, out = "", ""
+    for at in range(0, len(text), size):
+        rest += text[at : at + size]
+        end = ended_words(rest)
+        out, rest = out + rest[:end], rest[end:]
+    assert out + rest == text
+    assert out == text[: ended_words(text)]

@@ -19,8 +19,9 @@ from daemons.streams import Endings, Outlet, serve_socket
 from daemons.tts import vibevoice
 from daemons.tts.engine import ENGINES
 from daemons.tts.live import LiveTts
+from daemons.tts.phrases import PhraseVoice
 from daemons.tts.resume import RecentStreams
-from daemons.tts.speech import Speech, SpeechMetrics, Voice
+from daemons.tts.speech import SpeechMetrics
 from daemons.tts.vibevoice import VibeVoiceStream
 from tests.tts.vibevoice import VibeVoiceClient
 
@@ -39,8 +40,8 @@ def metrics() -> CollectorRegistry:
 async def port(metrics: CollectorRegistry) -> AsyncIterator[int]:
     """/tts/live and /stream with the real engine, in this process, so that their patience can be made short."""
     lane = Lane("tts", 1, metrics)
-    voice = Voice(ENGINES["hibari"](Settings()), lane, SpeechMetrics(metrics))
-    await lane.run(lambda _: voice.engine.load())
+    voice = PhraseVoice(ENGINES["hibari"](Settings()), lane, SpeechMetrics(metrics))
+    await voice.load()
     endings = Endings(metrics)
 
     async def live(request: web.Request) -> web.StreamResponse:
@@ -48,7 +49,7 @@ async def port(metrics: CollectorRegistry) -> AsyncIterator[int]:
         await door.prepare(request)
         outlet = Outlet(request)
         work = Work(0, None, Block())
-        await serve_socket(door, outlet, LiveTts(door, outlet, lambda _: Speech(voice, work), endings).run())
+        await serve_socket(door, outlet, LiveTts(door, outlet, lambda _: voice.speech(work), endings).run())
         return door
 
     async def stream(request: web.Request) -> web.StreamResponse:
