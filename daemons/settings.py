@@ -102,16 +102,29 @@ class Settings(BaseSettings):
         description="the engine hears and sees: input_audio and image_url parts are passed on, a caller's voice goes "
         "straight to it, and stt runs only when stt_engine is omni",
     )
-    llm_upstream_url: str = Field("", description="of the engine openai, as its clients take it: http://host:8000/v1")
+    llm_upstream_url: str = Field(
+        "", description="of the engine openai, as its clients take it: http://host:8000/v1; the program vllm when empty"
+    )
     llm_upstream_model: str = Field("", description="the first that the upstream lists when empty")
     llm_upstream_api_key: SecretStr = SecretStr("")
-    tts_engine: Literal["hibari", "piper"] = "hibari"
-    tts_voice: str = Field("heart", description="of the engine hibari")
-    tts_model: str = Field("joe-us", description="of the engine piper: its voice")
+    tts_engine: Literal["hibari", "piper", "qwen3"] = "hibari"
+    tts_voice: str = Field("", description="of the engines hibari (heart when empty) and qwen3 (ryan when empty)")
+    tts_model: str = Field("joe-us", description="of the engine piper: its voice; of qwen3: a Qwen3-TTS CustomVoice")
+    tts_device: str = Field("cpu", description="of the engine qwen3: cpu, cuda, or a card as in cuda:1")
+    tts_quantization: Literal["none", "int8", "fp8"] = Field("none", description="of the engine qwen3's talker")
     piper_bin: Path | None = Field(None, description="the program piper; cache_dir/piper/bin/piper when not given")
     tts_threads: Annotated[int, Field(ge=1)] = 1
     vad_model: str = "silero-v6"
     turn_model: str = Field("smart-turn-v3.2", description="hears whether a turn is over; none: the words alone decide")
+
+    # The program vllm: it runs here when it has cards and the engine openai has no other upstream
+    vllm_devices: str = Field("", description="the cards it is given, as nvidia-smi counts them: 0, or 0,1")
+    vllm_model: str = Field("", description="hf:OWNER/REPOSITORY, or the path of a folder")
+    vllm_pipeline: str = Field("none", description="of vLLM-Omni, one that ends in text; none: vLLM itself serves")
+    vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="share of each card")
+    vllm_bin: Path | None = Field(None, description="the program vllm; cache_dir/vllm/bin/vllm when not given")
+    vllm_port: Port = 8000
+    vllm_api_key: SecretStr = SecretStr("")
 
     # The call
     persona: Path = ROOT / "etc/persona.toml"
@@ -140,6 +153,26 @@ class Settings(BaseSettings):
     def llm_sees(self) -> bool:
         """The engine `transformers` hears, and passes no pictures on."""
         return self.llm_omni and self.llm_engine == "openai"
+
+    @property
+    def vllm_runs(self) -> bool:
+        return bool(self.vllm_devices) and self.llm_engine == "openai" and not self.llm_upstream_url
+
+    @property
+    def vllm_url(self) -> str:
+        """As its clients take it."""
+        return f"http://127.0.0.1:{self.vllm_port}/v1"
+
+    @property
+    def vllm_cards(self) -> tuple[int, ...]:
+        return tuple(int(card) for card in self.vllm_devices.split(",")) if self.vllm_runs else ()
+
+    @property
+    def tts_card(self) -> int | None:
+        """None when speech is made on the processor."""
+        if self.tts_engine != "qwen3" or self.tts_device == "cpu":
+            return None
+        return int(self.tts_device.partition(":")[2] or 0)
 
     @property
     def supervisord_socket(self) -> Path:
@@ -177,6 +210,27 @@ class Settings(BaseSettings):
             redis_url.parse(url)
         return url
 
+    @field_validator("tts_device")
+    @classmethod
+    def _names_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise ValueError("cpu, cuda or cuda:NUMBER is wanted")
+        return device
+
+    @field_validator("vllm_devices")
+    @classmethod
+    def _names_cards(cls, devices: str) -> str:
+        cards = devices.split(",") if devices else []
+        if not all(re.fullmatch(r"\d+", card) for card in cards) or len({*map(int, cards)}) < len(cards):
+            raise ValueError("numbers of cards are wanted, each once: 0, or 0,1")
+        return devices
+
+    @model_validator(mode="after")
+    def _knows_what_vllm_serves(self) -> Self:
+        if self.vllm_runs and "/" not in self.vllm_model:
+            raise ValueError(f"{PREFIX}VLLM_DEVICES wants {PREFIX}VLLM_MODEL: hf:OWNER/REPOSITORY, or a folder's path")
+        return self
+
     @model_validator(mode="after")
     def _hears_with_an_engine_that_can(self) -> Self:
         if self.llm_omni and self.llm_engine == "llamacpp":
@@ -200,6 +254,8 @@ class Settings(BaseSettings):
         for name in ("stt_port", "llm_port", "tts_port", "agent_port", "token_port", "monitor_port"):
             yield name, getattr(self, name)
             yield name, getattr(self, name) + 1
+        if self.vllm_runs:
+            yield "vllm_port", self.vllm_port
 
 
 def load() -> Settings:

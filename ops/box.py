@@ -11,7 +11,7 @@ from pathlib import Path
 from daemons.errors import EXIT_DO_NOT_RESTART, CallboxError, ConfigurationError
 from daemons.ports import listeners
 from daemons.settings import PREFIX, Settings
-from ops import livekit, models, page, ports, tls
+from ops import livekit, models, page, ports, tls, vram
 from ops.programs import STOP_ORDER, Program, Readiness, probe_all, programs
 from ops.progress import console
 from ops.render import link_for_supervisorctl, render
@@ -20,6 +20,7 @@ from ops.supervise import State, Supervisord
 
 POLL_S = 0.3
 READY_MARGIN_S = 30.0
+LOADS = 3  # that a program may begin until it is ready: one that takes minutes for each is no crash loop yet
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 8192
 
@@ -27,6 +28,10 @@ LOG_TAIL_BYTES = 8192
 def up(settings: Settings) -> None:
     """From an installed Python environment to a box that answers calls. Raises CallboxError, naming the step."""
     began = time.monotonic()
+    if vram.wanted(settings):
+        with _step("graphics cards"):  # before gigabytes are fetched for them
+            for budget in vram.check(settings, in_use=False):
+                console.print(f"  {budget}")
     livekit_bin = install(settings)
     with _step("configuration"):
         page.publish(settings)
@@ -63,6 +68,7 @@ def start(settings: Settings, chosen: tuple[Program, ...]) -> None:
     if in_the_way:
         raise ConfigurationError("\n  ".join(in_the_way))
     if supervisord.pid() is None:
+        vram.check(settings, in_use=True)
         supervisord.start()
     else:
         for done in supervisord.apply(STOP_ORDER):
@@ -71,15 +77,21 @@ def start(settings: Settings, chosen: tuple[Program, ...]) -> None:
 
 
 def wait_ready(settings: Settings, supervisord: Supervisord, chosen: tuple[Program, ...]) -> None:
-    """Return when every program is ready. Raises StepFailed when one gives up, or when it takes too long."""
+    """Return when every program is ready.
+
+    Raises StepFailed when one gives up, when one ends over and over while it loads, or when it takes too long.
+    """
     began = time.monotonic()
     waiting = {program.name: program for program in chosen}
+    loads: dict[str, set[int]] = {name: set() for name in waiting}  # the processes that ran
     while waiting:
         states = {state.name: state for state in supervisord.states()}
         answers = asyncio.run(probe_all(settings, tuple(waiting.values())))
         for name, answer in answers.items():
             state = states.get(name)
-            if state is None or _has_given_up(state):
+            if state is not None and state.state == "RUNNING":
+                loads[name].add(state.pid)
+            if state is None or _has_given_up(state) or len(loads[name]) > LOADS:
                 raise StepFailed(_why_it_gave_up(settings, name, state))
             if answer.ready and _is_the_supervised(answer, state):
                 console.print(f"  {name} is ready{_identity(answer)}")

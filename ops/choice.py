@@ -78,7 +78,8 @@ def _as_setting(what: str) -> str:
 
 
 def _files_in(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir() if file.is_file()]
+    files = (*folder.iterdir(), *folder.glob(f"{fit.SPEECH_TOKENIZER}/*"))
+    return [str(file.relative_to(folder)) for file in files if file.is_file()]
 
 
 def _engine(settings: Settings, fits: Fit) -> dict[str, str]:

@@ -18,7 +18,7 @@ from daemons.errors import CallboxError, ConfigurationError, Unavailable
 from daemons.models import is_on_hub, is_path, model_folder
 from daemons.registry import connect
 from daemons.settings import PREFIX, Settings
-from ops import livekit, models, page, ports
+from ops import livekit, models, page, ports, vram
 from ops.kept import SECRETS, read
 from ops.programs import Program, Readiness, probe_all, programs, system_program
 from ops.progress import console
@@ -44,6 +44,7 @@ def examine(settings: Settings, *, checksums: bool = True) -> list[Finding]:
         ("disk", lambda: _disk(settings)),
         ("network", _network),
         ("secrets", lambda: _secrets(settings)),
+        ("graphics cards", lambda: _cards(settings)),
         ("models", lambda: _models(settings, checksums)),
         ("page", lambda: _page(settings)),
         ("ports", lambda: _ports(settings)),
@@ -180,10 +181,14 @@ def _models(settings: Settings, checksums: bool) -> Iterator[Finding]:
             yield Finding(f"model {name}", "wrong", f"wrong checksum: {', '.join(file.name for file in bad)}", mend)
         else:
             yield Finding(f"model {name}", "ok", f"{model.size_bytes / 1e6:.0f} MB, {model.licence}")
-    for setting in ("vad_model", "turn_model", "stt_model", "llm_model"):
-        chosen = getattr(settings, setting)
+    for setting, chosen in models.used(settings).items():
         if is_path(chosen) and not Path(chosen).expanduser().exists():
             yield Finding(f"model {chosen}", "wrong", "no such path", f"correct {PREFIX}{setting.upper()}")
+
+
+def _cards(settings: Settings) -> Iterator[Finding]:
+    for budget in vram.check(settings, in_use=Supervisord(settings).pid() is None):
+        yield Finding("graphics cards", "ok", str(budget))
 
 
 def _page(settings: Settings) -> Iterator[Finding]:

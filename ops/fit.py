@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from daemons.errors import ConfigurationError
+from daemons.errors import ConfigurationError, without_torch
 
 GGUF_MAGIC = b"GGUF"
 MOONSHINE = ("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin")
@@ -16,6 +16,9 @@ SMART_TURN = "smart-turn-v3.2-cpu.onnx"
 FAVOURITE = "Q4_K_M"  # of a repository with one model in many sizes: what llama.cpp itself takes by default
 SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 TRANSFORMERS = re.compile(r"[^/]+\.(json|safetensors|txt|model|jinja|tiktoken)")  # weights, tokenizer, templates
+SPEECH_TOKENIZER = "speech_tokenizer"  # the folder of Qwen3-TTS's codec
+QWEN3_TTS = re.compile(rf"({SPEECH_TOKENIZER}/)?{TRANSFORMERS.pattern}")
+SPEAKS = "custom_voice"  # Qwen3-TTS that brings its voices; others want a recording or a description of one
 CHATS = re.compile(r"For(CausalLM|ConditionalGeneration)$")
 
 
@@ -43,11 +46,14 @@ def fit_of(what: str, names: Iterable[str]) -> Fit:
         return Fit("tts", ("piper",), (voice[0], f"{voice[0]}.json"))
     if ggufs:
         return Fit("llm", ("llamacpp", "transformers"), _one_gguf(what, ggufs))
+    if {"config.json", f"{SPEECH_TOKENIZER}/config.json"} <= set(there):
+        return Fit("tts", ("qwen3",), tuple(name for name in there if QWEN3_TTS.fullmatch(name)))
     if "config.json" in there and any(name.endswith(".safetensors") for name in there):
         return Fit("llm", ("transformers",), tuple(name for name in there if TRANSFORMERS.fullmatch(name)))
     raise ConfigurationError(
         f"{what} holds nothing that an engine here runs: a .gguf (chat, llamacpp), config.json and .safetensors (chat, "
-        f"transformers), a voice of piper, {', '.join(MOONSHINE)} (speech, moonshine), {SILERO} or {SMART_TURN}"
+        f"transformers), a Qwen3-TTS (its voice, qwen3), a voice of piper, {', '.join(MOONSHINE)} (speech, moonshine), "
+        f"{SILERO} or {SMART_TURN}"
     )
 
 
@@ -77,8 +83,14 @@ def check_content(place: Path, fit: Fit) -> None:
             with (folder / name).open("rb") as file:
                 if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
                     raise ConfigurationError(f"{folder / name} is no GGUF file, for all its name")
-    if "config.json" in fit.files:
-        made_for, translates = _config(folder / "config.json")
+    if fit.engines == ("qwen3",):
+        kind = _config(folder / "config.json").get("tts_model_type")
+        if kind != SPEAKS:
+            raise ConfigurationError(f"{place} is a Qwen3-TTS of the kind {kind}; the engine qwen3 wants {SPEAKS}")
+    elif "config.json" in fit.files:
+        config = _config(folder / "config.json")
+        made_for = re.findall(r"\w+", str(config.get("architectures") or ""))
+        translates = config.get("is_encoder_decoder")
         if translates or not any(CHATS.search(name) for name in made_for):
             said = ", ".join(made_for) or "nothing that it names"
             raise ConfigurationError(f"{place} is made for {said}; the LLM worker wants a model that writes text")
@@ -86,17 +98,15 @@ def check_content(place: Path, fit: Fit) -> None:
 
 def check_engine(engine: str) -> None:
     """That what the engine stands on is installed. Raises ConfigurationError."""
-    if engine == "transformers" and not (find_spec("torch") and find_spec("transformers")):
-        raise ConfigurationError(
-            "the engine transformers needs the extra `torch`: "
-            "run post_start.sh with CALLBOX_PROFILE=gpu, or install callbox[torch]"
-        )
+    if engine in ("transformers", "qwen3") and not (find_spec("torch") and find_spec("transformers")):
+        raise without_torch(engine)
 
 
-def _config(path: Path) -> tuple[list[str], bool]:
-    """(the classes that a model is made for, whether it turns one sequence into another as a translator does)."""
+def _config(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        return [str(name) for name in said.get("architectures") or []], bool(said.get("is_encoder_decoder"))
-    except (ValueError, AttributeError, TypeError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ConfigurationError(f"{path}: an object is wanted")
+        return config
+    except ValueError as error:
         raise ConfigurationError(f"{path}: {error}") from error

@@ -14,7 +14,7 @@ from daemons.errors import ConfigurationError
 from daemons.settings import PREFIX, Settings
 from ops.progress import console
 
-SECRETS = (f"{PREFIX}LIVEKIT_API_SECRET", f"{PREFIX}TOKEN_SECRET")
+SECRETS = tuple(f"{PREFIX}{name}" for name in ("LIVEKIT_API_SECRET", "TOKEN_SECRET", "VLLM_API_KEY"))
 NOT_KEPT = (f"{PREFIX}VAR_DIR",)  # it says where the kept ones lie
 
 

@@ -78,16 +78,22 @@ def known(settings: Settings) -> dict[str, Model]:
     return catalogue() | fetched
 
 
+def used(settings: Settings) -> dict[str, str]:
+    """The models that this box uses, by the settings that name them."""
+    is_used = {
+        "vad_model": True,
+        "turn_model": settings.turn_model != NO_MODEL,
+        "stt_model": settings.stt_runs and settings.stt_engine != "omni",
+        "llm_model": settings.llm_engine != "openai",
+        "vllm_model": settings.vllm_runs,
+        "tts_model": settings.tts_engine in ("piper", "qwen3"),
+    }
+    return {setting: getattr(settings, setting) for setting, here in is_used.items() if here}
+
+
 def needed(settings: Settings) -> list[str]:
     """The models that the settings name and that Callbox fetches; paths are the operator's own affair."""
-    chosen = [
-        (settings.vad_model, True),
-        (settings.turn_model, settings.turn_model != NO_MODEL),
-        (settings.stt_model, settings.stt_runs and settings.stt_engine != "omni"),
-        (settings.llm_model, settings.llm_engine != "openai"),
-        (settings.tts_model, settings.tts_engine == "piper"),
-    ]
-    return list(dict.fromkeys(name for name, is_used in chosen if is_used and not is_path(name)))
+    return list(dict.fromkeys(name for name in used(settings).values() if not is_path(name)))
 
 
 def missing(settings: Settings, name: str, model: Model) -> list[ModelFile]:

@@ -14,12 +14,13 @@ import psutil
 
 from daemons.errors import ConfigurationError, Unavailable, in_words
 from daemons.settings import Settings
+from ops import vllm
 from ops.supervise import Supervisord
 
 PROBE_TIMEOUT_S = 2.0
 DAEMONS = ("stt", "llm", "tts", "agent", "token", "monitor")
 LISTENER = "listener"
-STOP_ORDER = (LISTENER, "token", "agent", "monitor", "stt", "llm", "tts", "livekit", "nginx", "redis")
+STOP_ORDER = (LISTENER, "token", "agent", "monitor", "stt", "llm", vllm.NAME, "tts", "livekit", "nginx", "redis")
 LIVEKIT_STOP_WAIT_S = 5  # it waits for its rooms to empty, which nobody who stops it does
 NGINX_SAYS = "callbox door"
 HEALTH = "health of all daemons"
@@ -67,6 +68,9 @@ def programs(settings: Settings, livekit_bin: Path | str = "livekit-server") -> 
             door_ports.append(("tcp", "https_port", 0))
     livekit = (str(livekit_bin), "--config", str(etc / "livekit.yaml"))
     all_programs.append(Program("livekit", livekit, tuple(livekit_ports), stop_wait_s=LIVEKIT_STOP_WAIT_S))
+    if settings.vllm_runs:
+        serve = (sys.executable, "-m", "ops.vllm", *vllm.command(settings, etc / "vllm.yaml"))
+        all_programs.append(Program(vllm.NAME, serve, (("tcp", "vllm_port", 0),), stop_wait_s=vllm.STOP_WAIT_S))
     for name in daemons(settings):
         command = (sys.executable, "-m", f"daemons.{name}")
         ports = tuple(("tcp", f"{name}_port", offset) for offset in (0, 1))
@@ -112,13 +116,15 @@ async def probe(settings: Settings, program: Program) -> Readiness:
                 if program.name == "nginx":
                     said = await _expect(http, f"{settings.door_url}/healthz", NGINX_SAYS)
                     return said if not said.ready else await _expect(http, f"{settings.door_url}/", "")
+                if program.name == vllm.NAME:
+                    return await _probe_vllm(http, settings)
                 port = getattr(settings, f"{program.name}_port")
                 return await _probe_daemon(http, program.name, port + 1)
     except TimeoutError:
         return Readiness(False, f"no answer within {PROBE_TIMEOUT_S:g} s")
     except (aiohttp.ClientConnectorError, ConnectionRefusedError):
         return Readiness(False, "nobody listens")
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+    except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
         return Readiness(False, in_words(error))
 
 
@@ -156,6 +162,22 @@ async def _expect(http: aiohttp.ClientSession, url: str, body: str) -> Readiness
     if body and said != body:
         return Readiness(False, f"{url} says {said[:60]!r}: another program has this port")
     return Readiness(True)
+
+
+async def _probe_vllm(http: aiohttp.ClientSession, settings: Settings) -> Readiness:
+    """Its engine is well, and it is this box's: it takes its key and lists its model."""
+    said = await _expect(http, f"http://127.0.0.1:{settings.vllm_port}/health", "")
+    if not said.ready:
+        return said
+    key = {"Authorization": f"Bearer {settings.vllm_api_key.get_secret_value()}"}
+    async with http.get(f"{settings.vllm_url}/models", headers=key) as response:
+        if response.status != 200:
+            return Readiness(False, f"{settings.vllm_url}/models answers {response.status}")
+        listed = [each["id"] for each in json.loads(await response.text())["data"]]
+    name = vllm.served_name(settings)
+    if name not in listed:
+        return Readiness(False, f"port {settings.vllm_port} serves {', '.join(listed)}, and not {name}")
+    return Readiness(True, facts={"model": name})
 
 
 async def _probe_daemon(http: aiohttp.ClientSession, name: str, port: int) -> Readiness:

@@ -19,7 +19,7 @@ from ops.run import StepFailed
 START_TIMEOUT_S = 15.0
 SHUTDOWN_TIMEOUT_S = 30.0
 STRAY_TIMEOUT_S = 10.0
-WRITE_OVER_THEIR_ENVIRONMENT = ("redis-server", "nginx")  # with their titles
+WRITE_OVER_THEIR_ENVIRONMENT = ("redis-server", "nginx", "VLLM::")  # with their titles, which begin so
 BOX_VARIABLE = f"{PREFIX}VAR_DIR"  # in the environment of every program of a box
 
 
@@ -59,9 +59,9 @@ class Supervisord:
         """Start supervisord, which starts its programs. Raises StepFailed."""
         command = (str(Path(sys.executable).with_name("supervisord")), "-c", str(self.conf))
         # Programs read the kept settings: what this shell happens to hold must not outlive it in supervisord.
-        said = subprocess.run(
-            command, cwd=ROOT, env=environment_without_settings(), capture_output=True, text=True, check=False
-        )
+        environment = environment_without_settings()
+        environment.pop("CUDA_VISIBLE_DEVICES", None)  # cards are settings, too
+        said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         if said.returncode:
             raise StepFailed(f"supervisord does not start: {said.stderr.strip()[-600:]}\nits log: {self.log}")
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -156,7 +156,7 @@ class Supervisord:
 
     def _is_a_stray(self, process: psutil.Process) -> bool:
         try:
-            if process.name() in WRITE_OVER_THEIR_ENVIRONMENT:
+            if process.name().startswith(WRITE_OVER_THEIR_ENVIRONMENT):
                 return Path(process.cwd()).is_relative_to(self._var_dir)
             environment = process.environ()
         except (psutil.Error, OSError):

@@ -200,3 +200,58 @@ def test_a_model_that_hears_needs_no_stt() -> None:
 def test_an_engine_that_only_reads_cannot_hear(var_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLBOX_LLM_OMNI", "true")
     assert "CALLBOX_LLM_OMNI wants CALLBOX_LLM_ENGINE=openai or transformers" in complaint()
+
+
+# Cards
+
+
+def test_vllm_runs_where_it_has_cards_and_chat_has_no_other_upstream() -> None:
+    here = {"llm_engine": "openai", "vllm_devices": "0,2", "vllm_model": "hf:acme/m"}
+    settings = Settings.model_validate(here)
+    assert (settings.vllm_runs, settings.vllm_cards) == (True, (0, 2))
+    assert settings.vllm_url == "http://127.0.0.1:8000/v1"
+    for other in ({"llm_engine": "transformers"}, {"llm_upstream_url": "http://elsewhere/v1"}, {"vllm_devices": ""}):
+        settings = Settings.model_validate(here | other)
+        assert (settings.vllm_runs, settings.vllm_cards) == (False, ())
+
+
+def test_speech_has_a_card_where_its_engine_can_use_one() -> None:
+    cards = {"cpu": None, "cuda": 0, "cuda:0": 0, "cuda:3": 3}
+    for device, card in cards.items():
+        assert Settings(tts_engine="qwen3", tts_device=device).tts_card == card
+        assert Settings(tts_engine="hibari", tts_device=device).tts_card is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"TTS_DEVICE": "gpu"}, "CALLBOX_TTS_DEVICE: cpu, cuda or cuda:NUMBER is wanted"),
+        ({"TTS_DEVICE": "cuda:"}, "CALLBOX_TTS_DEVICE: cpu, cuda or cuda:NUMBER is wanted"),
+        ({"VLLM_DEVICES": "all"}, "CALLBOX_VLLM_DEVICES: numbers of cards are wanted, each once"),
+        ({"VLLM_DEVICES": "0,"}, "CALLBOX_VLLM_DEVICES: numbers of cards are wanted, each once"),
+        ({"VLLM_DEVICES": "1,01"}, "CALLBOX_VLLM_DEVICES: numbers of cards are wanted, each once"),
+        ({"VLLM_DEVICES": "0", "LLM_ENGINE": "openai"}, "CALLBOX_VLLM_DEVICES wants CALLBOX_VLLM_MODEL: hf:"),
+        ({"VLLM_GPU_MEMORY_UTILIZATION": "1.1"}, "CALLBOX_VLLM_GPU_MEMORY_UTILIZATION: Input should be less than"),
+        (
+            {"VLLM_DEVICES": "0", "LLM_ENGINE": "openai", "VLLM_MODEL": "hf:acme/m", "VLLM_PORT": "8080"},
+            "CALLBOX_VLLM_PORT takes port 8080, which CALLBOX_HTTP_PORT",
+        ),
+    ],
+)
+def test_a_card_that_cannot_be_is_told_by_name(
+    var_dir: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(PREFIX + name, value)
+    assert said in complaint()
+
+
+def test_the_gpu_profile_speaks_and_answers_on_one_card_and_gives_way_to_what_is_said(
+    var_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLBOX_PROFILE", "gpu")
+    settings = load()
+    assert (settings.tts_card, settings.vllm_cards, settings.stt_runs) == (0, (0,), False)
+    assert settings.load_timeout_s >= 900, "vLLM loads for minutes, and the chat worker with it"
+    monkeypatch.setenv("CALLBOX_LLM_UPSTREAM_URL", "http://elsewhere:8000/v1")
+    assert not load().vllm_runs

@@ -40,6 +40,7 @@ LATE_S = 30.0
 MAX_HEALTH_BYTES = 2**20
 LOG_TAIL_BYTES, LOG_TAIL_LINES = 4096, 8
 CHANGED = "PROCESS_STATE_"
+VLLM = "vllm"  # loads for minutes, and may end at the end of that
 WITH_ITS_LAST_WORDS = (ProgramEvent.FATAL, ProgramEvent.WANTS_NO_RESTART, ProgramEvent.CRASH_LOOP)
 
 Answer = TypeVar("Answer")
@@ -218,7 +219,8 @@ class Listener:
             transport.close()
 
     def _program(self, name: str) -> Program:
-        return self._programs.setdefault(name, Program(name))
+        load_s = self._settings.load_timeout_s if name == VLLM else 0.0
+        return self._programs.setdefault(name, Program(name, load_s))
 
     def _process(self, name: str, pid: int) -> Process:
         known = self._processes.get(name)

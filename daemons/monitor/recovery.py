@@ -68,10 +68,14 @@ class Change:
 
 
 class Program:
-    """One program's record: when it is started again, and when it is held back."""
+    """One program's record: when it is started again, and when it is held back.
 
-    def __init__(self, name: str) -> None:
+    `load_s`: how long it may take until it serves; ending before that is no better than ending at once.
+    """
+
+    def __init__(self, name: str, load_s: float = 0.0) -> None:
         self.name = name
+        self._load_s = load_s
         self._ends_s: deque[float] = deque()
         self._up_since_s: float | None = None
         self._waits = 0  # since it was well
@@ -113,7 +117,8 @@ class Program:
             if state in ("STOPPED", "FATAL"):
                 self._announce = True
                 return [Order.START]
-        if self._up_since_s is not None and now_s - self._up_since_s >= WELL_S and state == "RUNNING":
+        well_s = WELL_S + self._load_s
+        if self._up_since_s is not None and now_s - self._up_since_s >= well_s and state == "RUNNING":
             over = [self._note(ProgramEvent.CRASH_LOOP_OVER, up_s=now_s - self._up_since_s)] if self.looping else []
             self._forget()
             self._up_since_s = now_s
@@ -134,7 +139,7 @@ class Program:
 
     def _ended(self, now_s: float) -> "list[Note | Order]":
         self._ends_s.append(now_s)
-        while now_s - self._ends_s[0] > LOOP_WINDOW_S:
+        while now_s - self._ends_s[0] > LOOP_WINDOW_S + LOOP_ENDS * self._load_s:
             self._ends_s.popleft()
         if not self.looping and len(self._ends_s) < LOOP_ENDS:
             return []

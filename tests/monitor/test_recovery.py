@@ -90,6 +90,21 @@ def test_a_few_ends_are_no_loop() -> None:
     assert crash(program, 20, every_s=recovery.LOOP_WINDOW_S / 3, from_s=1000) == [], "nor are many, far apart"
 
 
+def test_one_that_ends_after_minutes_of_loading_is_in_a_loop_too() -> None:
+    patient, slow = Program("vllm", load_s=900.0), Program("tts")
+    for program, loops in ((patient, True), (slow, False)):
+        for i in range(5):
+            decisions = program.changed(ENDED, 200.0 * i)
+            program.changed(RUNS, 200.0 * i + 1)
+            assert program.tick("RUNNING", 200.0 * i + 190) == []
+        assert ("crash_loop" in kinds(decisions)) is loops
+    patient = Program("vllm", load_s=900.0)
+    crash(patient, 4, every_s=200)
+    patient.changed(RUNS, 800)
+    patient.tick("RUNNING", 800 + 900 + recovery.WELL_S)
+    assert patient.changed(ENDED, 2000) == [], "it had served for a while"
+
+
 def test_a_crash_loop_is_told_and_held_back_longer_and_longer() -> None:
     program, waits = Program("tts"), []
     decisions = crash(program, 5, every_s=2)

@@ -19,6 +19,7 @@ from aiohttp import web
 from daemons.errors import ConfigurationError
 from daemons.settings import Settings
 from ops import box, livekit
+from ops.free_ports import free_port
 from ops.programs import Program, programs
 from ops.render import render
 from ops.run import StepFailed
@@ -148,6 +149,37 @@ def test_a_taken_port_stops_the_start_with_its_holder(
 def test_a_program_that_gives_up_is_shown_with_its_last_words(raise_box: Callable[..., Settings]) -> None:
     with pytest.raises(StepFailed, match=r"(?s)stt is EXITED.*callbox models pull nonesuch.*stt\.log"):
         raise_box(only=("stt",), stt_model="nonesuch")
+
+
+def test_a_program_that_dies_at_each_load_is_not_waited_for(
+    raise_box: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vllm and nvidia-smi are scripts here, in the place of what needs a card."""
+    for name, script in (
+        ("vllm", "sleep 1.5; echo no memory for the cache; exit 1"),
+        ("nvidia-smi", "echo 0, L4, 23034, 0"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    began = time.monotonic()
+    given = {"llm_engine": "openai", "vllm_devices": "0", "vllm_model": str(tmp_path), "vllm_bin": tmp_path / "vllm"}
+    with pytest.raises(StepFailed, match=r"(?s)vllm is \w+: .*no memory for the cache.*vllm\.log"):
+        raise_box(only=("vllm",), vllm_port=free_port(), **given)
+    assert time.monotonic() - began < WAIT_S
+
+
+def test_a_box_too_large_for_its_card_is_not_started(
+    raise_box: Callable[..., Settings], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nvidia-smi stands for a card of which others hold most."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 0, L4, 23034, 20000\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    given = {"llm_engine": "openai", "vllm_devices": "0", "vllm_model": str(tmp_path), "vllm_bin": "/bin/true"}
+    with pytest.raises(ConfigurationError, match=r"vllm 13820 MiB, others 20000 MiB.*end what others run there"):
+        raise_box(only=("vllm",), **given)
+    assert Supervisord(settings).pid() is None
 
 
 async def test_the_door_serves_the_page_with_its_headers(raise_box: Callable[..., Settings]) -> None:

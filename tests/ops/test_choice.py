@@ -10,6 +10,8 @@ from tests.ops.conftest import MakeSettings
 from tests.ops.hub import Hub
 
 GGUF = b"GGUF" + bytes(1000)
+VOICE = {"config.json": b'{"tts_model_type": "custom_voice"}', "model.safetensors": b"w", "vocab.json": b"{}"}
+CODEC = {"config.json": b"{}", "model.safetensors": b"w"}
 CHAT = b'{"architectures": ["TinyForCausalLM"]}'
 
 
@@ -173,3 +175,46 @@ def test_a_turn_model_of_one_s_own(settings: Settings, tmp_path: Path) -> None:
     chosen = choice.choose(settings, str(folder))
     assert (chosen.role, chosen.programs) == ("turn", ("agent",))
     assert chosen.changes == {"CALLBOX_TURN_MODEL": ("smart-turn-v3.2", str(folder))}
+
+
+def test_a_qwen3_tts_is_a_voice(settings: Settings, tmp_path: Path) -> None:
+    folder = write(tmp_path / "voice", **VOICE)
+    write(folder / fit.SPEECH_TOKENIZER, **CODEC)
+    chosen = choice.choose(settings, str(folder))
+    assert (chosen.role, chosen.programs) == ("tts", ("tts",))
+    assert chosen.changes == {
+        "CALLBOX_TTS_MODEL": ("joe-us", str(folder)),
+        "CALLBOX_TTS_ENGINE": ("hibari", "qwen3"),
+    }
+    choice.keep(settings, chosen)
+    assert models.used(settings_module.load())["tts_model"] == str(folder)
+
+
+def test_a_qwen3_tts_of_the_hub_is_fetched_with_its_codec(make_settings: MakeSettings) -> None:
+    files = VOICE | {f"{fit.SPEECH_TOKENIZER}/{name}": content for name, content in CODEC.items()}
+    with Hub(repositories={"acme/voice": files | {"README.md": b"", "sample.wav": b"RIFF"}}) as hub:
+        settings = make_settings(hub_url=hub.url)
+        choice.keep(settings, choice.choose(settings, "hf:acme/voice"))
+    now = settings_module.load()
+    assert (now.tts_engine, now.tts_model) == ("qwen3", "hf:acme/voice")
+    folder = settings.models_dir / "hf/acme--voice"
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert there == {*files, models.MANIFEST}
+
+
+@pytest.mark.parametrize("kind", ["base", "voice_design"])
+def test_a_qwen3_tts_without_voices_is_refused(settings: Settings, tmp_path: Path, kind: str) -> None:
+    folder = write(tmp_path / "m", **VOICE | {"config.json": b'{"tts_model_type": "%s"}' % kind.encode()})
+    write(folder / fit.SPEECH_TOKENIZER, **CODEC)
+    with pytest.raises(ConfigurationError, match=f"of the kind {kind}; the engine qwen3 wants custom_voice"):
+        choice.choose(settings, str(folder))
+
+
+def test_a_voice_on_torch_says_what_it_needs(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "find_spec", lambda name: None)
+    folder = write(tmp_path / "voice", **VOICE)
+    write(folder / fit.SPEECH_TOKENIZER, **CODEC)
+    with pytest.raises(ConfigurationError, match="the engine qwen3 needs the extra `torch`"):
+        choice.choose(settings, str(folder))
