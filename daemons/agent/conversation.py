@@ -61,6 +61,9 @@ class Page(Sink, Protocol):
 
     def caption(self, text: str, *, segment: str, caller: bool, final: bool) -> None: ...
 
+    def kept_as(self, generation: int) -> str | None:
+        """The trace under which the audio of this reply is kept; None when the caller has not asked for that."""
+
     async def picture(self) -> str | None:
         """What the caller's camera sees now, as a `data:` URL; None when there is none to be had at once."""
 
@@ -111,7 +114,7 @@ class Conversation:
         self._metrics = metrics
         self._turn = turn.Turn(_timing(persona, omni=omni), persona.turns.speculation)
         self._history = History(persona)
-        self._playout = Playout(page, clock, persona.sounds.mixer(), self._on_frame, self._on_voice_over)
+        self._playout = Playout(page, clock, persona.sounds.mixer(), hearing.plays, self._on_frame, self._on_voice_over)
         self._company = Company(
             hold=persona.phrases.hold,
             rendered=phrases,
@@ -345,7 +348,8 @@ class Conversation:
 
     async def _produce(self, reply: Reply, pieces: AsyncGenerator[str, None]) -> None:
         try:
-            await reply.speak(pieces, self._workers, lambda event: self._emit(event, reply.generation))
+            kept_as = self._page.kept_as(reply.generation)
+            await reply.speak(pieces, self._workers, kept_as, lambda event: self._emit(event, reply.generation))
         except NobodyServes as error:
             self._give_up(str(error))
         except Unavailable as error:
@@ -358,6 +362,9 @@ class Conversation:
 
     def _commit(self, generation: int) -> None:
         self._emit("eot_committed", generation)
+        is_being_written = self._replying is not None and not self._replying.done()
+        if self._speculative and is_being_written:
+            self._spawn(self._workers.keep_answer())
         self._count("kept")
         if (reply := self._reply) is None:
             return
@@ -367,7 +374,7 @@ class Conversation:
         self._turns += 1
         segment = f"caller-{self._turn.utterance}"
         self._background.note(generation, segment, reply.caller, self._history.messages(reply.caller)[:-1])
-        if self._background.waits and (self._replying is None or self._replying.done()):
+        if self._background.waits and not is_being_written:
             self._background.begin()
         if not reply.keep_caller:
             words = reply.caller if isinstance(reply.caller, str) else None

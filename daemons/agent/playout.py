@@ -30,11 +30,8 @@ _SILENCE = np.zeros(FRAME_SAMPLES, np.int16)
 class Sink(Protocol):
     """LiveKit's audio source, as far as playout needs it."""
 
-    async def play(self, samples: Samples, said: Samples | None) -> None:
-        """Queue one frame: int16 [480] at 24 kHz, which may have to wait. May raise what ends playout.
-
-        `said` is the frame without its background; None when there is nothing else in it.
-        """
+    async def play(self, samples: Samples) -> None:
+        """Queue one frame: int16 [480] at 24 kHz, which may have to wait. May raise what ends playout."""
 
     def clear(self, unsent_samples: int) -> None:
         """Drop what waits, and what is queued and not yet sent: playout believes it to be so much."""
@@ -91,8 +88,8 @@ class _Sent(NamedTuple):
 class Playout:
     """Plays one voice at a time into the sink, asides between, and the mixer's background under all of it.
 
-    `on_frame(generation, played_samples)` follows each frame of a voice, `on_over(generation)` the last one when it was
-    heard.
+    `on_sent(samples)` follows each frame that the sink took, `on_frame(generation, played_samples)` each of a voice,
+    `on_over(generation)` the last of those when it was heard.
     """
 
     def __init__(
@@ -100,12 +97,14 @@ class Playout:
         sink: Sink,
         clock: Clock,
         mixer: Mixer,
+        on_sent: Callable[[Samples], None],
         on_frame: Callable[[int, int], None],
         on_over: Callable[[int], None],
     ) -> None:
         self._sink = sink
         self._clock = clock
         self._mixer = mixer
+        self._on_sent = on_sent
         self._on_frame = on_frame
         self._on_over = on_over
         self._voice: Voice | None = None
@@ -220,10 +219,11 @@ class Playout:
         )
         self._sent.append(_Sent(voice, said, mark))
         self._waits = True
-        await self._sink.play(mixed, said)
+        await self._sink.play(mixed)
         if not self._waits:
             return  # it was taken back
         self._waits = False
+        self._on_sent(mixed)
         self._empty_at_ns = max(self._empty_at_ns, self._clock.now_ns()) + FRAME_NS
         if said is not None:
             self._said_at_ns = self._empty_at_ns

@@ -12,7 +12,6 @@ from livekit import rtc
 
 from daemons import wire
 from daemons.agent.camera import Camera
-from daemons.agent.echo import EchoCanceller
 from daemons.agent.playout import QUEUE_MS
 from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Samples
 from daemons.clock import SystemClock
@@ -47,7 +46,6 @@ class CallRoom:
         self._name = name
         self._room = rtc.Room()  # another one after each time that LiveKit's library has given up
         self._source = rtc.AudioSource(TTS_RATE_HZ, 1, queue_size_ms=QUEUE_MS + 20)
-        self._echo = EchoCanceller()
         self._camera = Camera(SystemClock())
         self._outbox: asyncio.Queue[Callable[[], Awaitable[object]]] = asyncio.Queue(OUTBOX_MESSAGES)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -112,13 +110,12 @@ class CallRoom:
 
     # The playout's sink
 
-    async def play(self, samples: Samples, said: Samples | None) -> None:
+    async def play(self, samples: Samples) -> None:
         """Waits for who cannot be reached. A source that takes no more audio makes a room that is lost."""
         cleared = self._cleared
         await self._reachable.wait()
         if cleared != self._cleared:
             return
-        self._echo.play(np.zeros_like(samples) if said is None else said)
         try:
             async with asyncio.timeout(PLAY_TIMEOUT_S):
                 await self._source.capture_frame(rtc.AudioFrame(samples.tobytes(), TTS_RATE_HZ, 1, len(samples)))
@@ -128,7 +125,6 @@ class CallRoom:
     def clear(self, unsent_samples: int) -> None:
         self._cleared += 1
         self._source.clear_queue()
-        self._echo.take_back(unsent_samples)
 
     # What the page is told
 
@@ -149,6 +145,11 @@ class CallRoom:
         self._post(
             lambda: self._room.local_participant.send_text(text, topic=wire.TRANSCRIPTION_TOPIC, attributes=attributes)
         )
+
+    def kept_as(self, generation: int) -> str | None:
+        caller = self._room.remote_participants.get(wire.CALLER_IDENTITY)
+        recorded = caller is not None and caller.attributes.get(wire.RECORDED) == "true"
+        return wire.recording_of(self._name, generation) if recorded else None
 
     async def picture(self) -> str | None:
         """What the caller's camera sees now, as a `data:` URL; None when there is none to be had at once."""
@@ -306,7 +307,7 @@ class CallRoom:
         stream = rtc.AudioStream(track, sample_rate=STT_RATE_HZ, num_channels=1, capacity=CAPTURE_FRAMES)
         try:
             async for event in stream:
-                self._on_audio(self._echo.clean(np.frombuffer(event.frame.data, np.int16)))
+                self._on_audio(np.frombuffer(event.frame.data, np.int16))
         finally:
             with contextlib.suppress(TimeoutError):  # a room being torn down may not send the last event
                 async with asyncio.timeout(STREAM_CLOSE_S):

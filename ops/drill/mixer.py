@@ -54,7 +54,7 @@ class _Source:
     def __init__(self) -> None:
         self._source = rtc.AudioSource(TTS_RATE_HZ, 1, queue_size_ms=QUEUE_MS + 20)
 
-    async def play(self, samples: Samples, said: Samples | None) -> None:
+    async def play(self, samples: Samples) -> None:
         await self._source.capture_frame(rtc.AudioFrame(samples.tobytes(), TTS_RATE_HZ, 1, len(samples)))
 
     def clear(self, unsent_samples: int) -> None:
@@ -72,14 +72,16 @@ class _Played(SystemClock):
         self.frames = 0
         self.waits = 0
         self._sink = sink
-        playout = Playout(self, self, _mixer(), lambda _generation, _played: None, lambda _generation: None)
+        playout = Playout(
+            self, self, _mixer(), lambda _sent: None, lambda _generation, _played: None, lambda _generation: None
+        )
         playout.begin_ambience()
         playout.think(True)
         self._playing = asyncio.create_task(playout.run())
 
-    async def play(self, samples: Samples, said: Samples | None) -> None:
+    async def play(self, samples: Samples) -> None:
         self.frames += 1
-        await self._sink.play(samples, said)
+        await self._sink.play(samples)
 
     def clear(self, unsent_samples: int) -> None:
         self._sink.clear(unsent_samples)

@@ -49,7 +49,7 @@ class Script:
 
     def words(self, samples: Samples) -> str:
         """What is said in them."""
-        values = [int(value) for value in samples if value > NOISE]
+        values = [int(value) for value in np.abs(samples) if value > NOISE]
         return " ".join(self.line(value) for value in dict.fromkeys(values))
 
 
@@ -70,6 +70,7 @@ class Workers:
         self.at_work: set[str] = set()
         self.asked: list[dict[str, Any]] = []
         self.read: list[tuple[float, str]] = []
+        self.kept_ms: list[float] = []
         self.asked_aside: list[dict[str, Any]] = []
         self.aside_s = 0.0
         self.aside_fails = False
@@ -117,11 +118,14 @@ class Workers:
         fields = {"language": "en", "intent": "to ask", "emotion": "calm", "summary": f"They said: {text}"}
         return "Well, {" if self.mumbles else f"```json\n{json.dumps({'transcript': text, **fields})}\n```"
 
-    async def speech(self, priority: Priority) -> "Speech":
+    async def speech(self, priority: Priority, kept_as: str | None) -> "Speech":
         return Speech(self, self._script, priority)
 
     async def read_ahead(self, body: dict[str, Any]) -> None:
         self.read.append((self._clock.now_ns() / 1e6, body["messages"][-1]["content"]))
+
+    async def keep_answer(self) -> None:
+        self.kept_ms.append(self._clock.now_ns() / 1e6)
 
     async def render(self, text: str) -> Samples:
         await self._take("tts", TTS_S, "speculative")
@@ -195,7 +199,7 @@ class Page:
         self.captions: dict[str, str] = {}
         self.picture_url: str | None = None
 
-    async def play(self, samples: Samples, said: Samples | None) -> None:
+    async def play(self, samples: Samples) -> None:
         at_ms = max(self._empty_at_ms, self._clock.now_ns() / 1e6)
         self.frames.append((at_ms, int(samples[0])))
         self._empty_at_ms = at_ms + FRAME_MS
@@ -210,6 +214,9 @@ class Page:
 
     def caption(self, text: str, *, segment: str, caller: bool, final: bool) -> None:
         self.captions[segment] = text
+
+    def kept_as(self, generation: int) -> str | None:
+        return None
 
     async def picture(self) -> str | None:
         return self.picture_url
@@ -238,6 +245,7 @@ class Scene:
         """`voice`: how complete it sounds at every pause. `omni`: the model hears. Else other than the persona's."""
         self.clock = FakeClock(start_ns=1_000_000_000)
         self.script = Script()
+        self._random = np.random.default_rng(0)
         self.workers = Workers(self.clock, self.script)
         self.page = Page(self.clock, self.script)
         self.events: list[dict[str, Any]] = []
@@ -315,7 +323,8 @@ class Scene:
     async def _sounds(self, value: int, seconds: float) -> None:
         for _ in range(round(seconds * 1000 / CHUNK_MS)):
             await self.clock.advance(CHUNK_MS / 1000)
-            self.conversation.hear(np.full(STT_RATE_HZ * CHUNK_MS // 1000, value, np.int16))
+            signs = self._random.choice((-1, 1), STT_RATE_HZ * CHUNK_MS // 1000)  # it resembles nothing that is played
+            self.conversation.hear((value * signs).astype(np.int16))
             self.conversation.tick()
         await self.clock.advance(0)
 

@@ -45,12 +45,10 @@ class Speaker:
         self._sent: list[Samples] = []
         self._next_ns = 0
         self.plays = 0
-        self.said: list[Samples | None] = []
         self.most_queued_ms = 0
 
-    async def play(self, samples: Samples, said: Samples | None) -> None:
+    async def play(self, samples: Samples) -> None:
         self.plays += 1
-        self.said.append(said)
         self._run()
         if not self._queue and self._next_ns <= self._clock.now_ns():
             self._next_ns = self._clock.now_ns() + FIRST_STEP_MS * 1_000_000
@@ -83,7 +81,10 @@ class Stage:
         self.speaker = Speaker(self.clock)
         self.first: list[int] = []
         self.over: list[int] = []
-        self.playout = Playout(self.speaker, self.clock, mixer or Mixer(), self._on_frame, self.over.append)
+        self.sent: list[Samples] = []
+        self.playout = Playout(
+            self.speaker, self.clock, mixer or Mixer(), self.sent.append, self._on_frame, self.over.append
+        )
 
     def _on_frame(self, generation: int, played_samples: int) -> None:
         if played_samples == FRAME_SAMPLES:

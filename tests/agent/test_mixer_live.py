@@ -38,7 +38,9 @@ async def test_ambience_is_heard_at_its_level_without_a_gap_whatever_is_said(tmp
         settings = Settings(**server.settings)
         rooms, robot = Rooms(settings), Robot(no_way_back)
         room = CallRoom(settings, rooms, ROOM)
-        playout = Playout(room, SystemClock(), Mixer(noise()), lambda _generation, _played: None, lambda _: None)
+        playout = Playout(
+            room, SystemClock(), Mixer(noise()), lambda _: None, lambda _generation, _played: None, lambda _: None
+        )
         await join_both(settings, room, robot)
         playing = asyncio.create_task(playout.run())
         playout.begin_ambience()

@@ -62,6 +62,19 @@ async def test_what_is_prepared_is_speculative_and_what_is_committed_is_not() ->
         assert before_commit == {"stt speculative", "stt committed", "llm speculative", "tts speculative"}
 
 
+async def test_an_answer_that_is_committed_while_it_is_written_is_kept() -> None:
+    async with Scene() as scene:
+        scene.workers.answers = {"story": f"Once there was a {'very ' * 40}big dog."}
+        await scene.says("Hello")
+        await scene.pauses(3)
+        assert scene.workers.kept_ms == [], "it was written before it was committed"
+        await scene.says("Tell me a story")
+        await scene.pauses(0.45)
+        assert scene.workers.kept_ms == [], "nobody knows yet whether it is wanted"
+        await scene.pauses(3)
+        assert len(scene.workers.kept_ms) == 1
+
+
 async def test_two_barge_ins_leave_the_words_that_were_heard() -> None:
     async with Scene() as scene:
         scene.workers.answers = {"story": STORY, "cat": STORY.replace("dog", "cat"), "France": PARIS}

@@ -89,7 +89,14 @@ class Llm(_Scripted):
     role = "llm"
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        return [web.post("/v1/chat/completions", to_whoever_is_there(self._chat))]
+        return [
+            web.post("/v1/chat/completions", to_whoever_is_there(self._chat)),
+            web.post("/llm/keep", self._keep),
+        ]
+
+    async def _keep(self, request: web.Request) -> web.Response:
+        async with self._runtime.admission.admit(request.headers):
+            return web.Response(status=204)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         async with self._runtime.admission.admit(request.headers):

@@ -44,6 +44,7 @@ async def test_an_agent_has_all_that_it_asks_for(tmp_path: Path) -> None:
         body = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 150}
         assert "".join([piece async for piece in peers.chat(body, "committed")]).strip() == ANSWER
         await peers.read_ahead(body)
+        await peers.keep_answer()
 
         for _ in range(2):
             speech = await peers.speech("speculative")
