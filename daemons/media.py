@@ -11,6 +11,7 @@ from livekit import api
 from livekit.api.room_service import RoomService
 from livekit.protocol.models import DisconnectReason
 
+from daemons import wire
 from daemons.errors import Unavailable
 from daemons.settings import Settings
 
@@ -34,7 +35,9 @@ LEFT_FOR_GOOD: frozenset[int] = frozenset(
 )
 
 
-def join_token(settings: Settings, room: str, identity: str, *, agent: bool = False, camera: bool = False) -> str:
+def join_token(
+    settings: Settings, room: str, identity: str, *, agent: bool = False, camera: bool = False, recorded: bool = False
+) -> str:
     """A token for one room and one identity; it may publish a microphone, data and, when asked, a camera."""
     grants = api.VideoGrants(
         room_join=True,
@@ -46,6 +49,7 @@ def join_token(settings: Settings, room: str, identity: str, *, agent: bool = Fa
         api.AccessToken(settings.livekit_api_key, settings.livekit_api_secret.get_secret_value())
         .with_identity(identity)
         .with_kind("agent" if agent else "standard")
+        .with_attributes({wire.RECORDED: "true"} if recorded else {})
         .with_grants(grants)
         .with_ttl(datetime.timedelta(seconds=TOKEN_TTL_S))
         .to_jwt()

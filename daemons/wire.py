@@ -26,6 +26,7 @@ TRACE_TOPIC = "callbox.trace"
 ENDED_TOPIC = "callbox.ended"  # the agent's last word: CallEnded as JSON
 AGENT_IDENTITY = "agent"
 CALLER_IDENTITY = "caller"
+RECORDED = "callbox.recorded"  # attribute of a caller whose call is: "true"
 
 AgentState = Literal["initializing", "listening", "thinking", "speaking"]
 Priority = Literal["committed", "speculative"]
@@ -135,6 +136,11 @@ stt_reply: TypeAdapter[SttReply] = TypeAdapter(SttReply)
 # WS /tts/live. Text goes in as it is written; binary from the server: AudioHeader, then PCM16-LE mono 24 kHz.
 
 
+def recording_of(call: str, turn: int) -> str:
+    """The name of the trace under which what is said in a turn of a recorded call is kept."""
+    return f"{call}.{turn}"
+
+
 class TtsText(Message):
     """More text of request `id`; the first one opens it.
 
@@ -186,7 +192,8 @@ class TtsSegment(Message):
 class TtsDone(Message):
     type: Literal["done"] = "done"
     id: int
-    reason: Literal["finished", "cancelled"]
+    reason: Literal["finished", "length", "cancelled"]
+    """`length`: the engine has no room for so long a text, and its end was not said."""
     samples: int
     ttfa_ms: float | None
     rtf: float | None
@@ -224,6 +231,7 @@ class CallGranted(Message):
     """201: the agent waits in the room.
 
     `camera`: the token allows one, and the model sees; for who asks with `?camera=true`, at each door of the call.
+    `recorded`: what is said to the caller is kept for a while, for who asks with `?record=true`.
     """
 
     status: Literal["granted"] = "granted"
@@ -234,6 +242,7 @@ class CallGranted(Message):
     token: str
     expires_at: float
     camera: bool = False
+    recorded: bool = False
 
 
 class CallQueued(Message):

@@ -29,6 +29,7 @@ FIGURES = ("eot_to_first_audio_ms", "endpointing_ms", "stt_ms", "llm_ttft_ms", "
 class Turn(BaseModel):
     """One question and its answer. Figures are None where an event is missing."""
 
+    generation: int
     said: str
     understood: str
     answer: str
@@ -98,6 +99,7 @@ async def _turn(robot: Robot, utterance: Utterance) -> Turn:
 
     ready_ns = max(at.get("tts_first_chunk", 0), at.get("eot_committed", 0))
     return Turn(
+        generation=generation,
         said=utterance.words,
         understood=next((event["text"] for event in reversed(events) if event["event"] in WORDS_KNOWN), ""),
         answer=heard["text"],

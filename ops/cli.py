@@ -93,6 +93,8 @@ drill_app = typer.Typer(
     """,
 )
 app.add_typer(drill_app, name="drill")
+lab_app = typer.Typer(cls=_Package, no_args_is_help=True, help="Prove with numbers that calls still sound right.")
+app.add_typer(lab_app, name="lab")
 
 
 @app.callback()

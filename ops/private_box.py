@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,12 +11,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+import typer
 
 from daemons import settings as settings_module
 from daemons.settings import ROOT, Settings
 from ops.free_ports import free_pair, free_port
 from ops.run import StepFailed
+from ops.supervise import Supervisord
+
+Model = Annotated[str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")]
 
 UP_S = 300
 READY_S = 60.0
@@ -60,8 +66,19 @@ class PrivateBox:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.callbox("down", timeout_s=UP_S)
-        self._folder.cleanup()
+        try:
+            self.callbox("down", timeout_s=UP_S)
+        except BaseException:
+            self._end_at_once()  # a second Ctrl-C: nothing may be left running, however it ends
+            raise
+        finally:
+            self._folder.cleanup()
+
+    def _end_at_once(self) -> None:
+        supervisord = Supervisord(self._settings())
+        if (pid := supervisord.pid()) is not None:
+            os.kill(pid, signal.SIGKILL)
+        supervisord.end_strays()
 
     def write_persona(self, **changes: object) -> None:
         """The installed persona, without the chance in what it says; its values (by key) changed as given."""

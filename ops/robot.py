@@ -304,6 +304,7 @@ async def dial(
     *,
     access_key: str = "",
     camera: bool = False,
+    record: bool = False,
     patience_s: float = 120,
     on_queued: Callable[[wire.CallQueued], None] = lambda _: None,
 ) -> AsyncIterator[Robot]:
@@ -313,7 +314,7 @@ async def dial(
     """
     headers = {"Authorization": f"Bearer {access_key}"} if access_key else {}
     async with aiohttp.ClientSession(door_url, headers=headers) as session:
-        asked = {"camera": "true"} if camera else {}
+        asked = {name: "true" for name, wanted in (("camera", camera), ("record", record)) if wanted}
         granted = await _admitted(session, asked, patience_s, on_queued)
         robot = Robot(lambda: _granted_again(session, granted, asked))
         try:

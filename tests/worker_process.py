@@ -64,6 +64,10 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    def wait(self, within_s: float) -> int:
+        """The exit code of one that ends by itself. Raises TimeoutExpired."""
+        return self._process.wait(within_s)
+
     def end(self) -> int:
         """SIGTERM, and its exit code."""
         if self._process.poll() is None:

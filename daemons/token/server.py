@@ -210,14 +210,16 @@ class TokenServer:
 
     def _granted(self, call: str, request: web.Request) -> wire.CallGranted:
         camera = request.query.get("camera") == "true" and self._settings.llm_sees
+        recorded = request.query.get("record") == "true"
         return wire.CallGranted(
             call_id=call,
             secret=self._secret(call),
             room=call,
             url=self._signal_url(request),
-            token=join_token(self._settings, call, wire.CALLER_IDENTITY, camera=camera),
+            token=join_token(self._settings, call, wire.CALLER_IDENTITY, camera=camera, recorded=recorded),
             expires_at=time.time() + TOKEN_TTL_S,
             camera=camera,
+            recorded=recorded,
         )
 
     def _signal_url(self, request: web.Request) -> str:

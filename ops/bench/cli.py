@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from ops.bench import golden, pauses
 from ops.bench import health as health_bench
 from ops.bench import llm as llm_bench
 from ops.bench import priorities as priorities_bench
+from ops.bench import qwen3 as qwen3_bench
 from ops.bench import registry as registry_bench
 from ops.bench import stt as stt_bench
 from ops.bench import tts as tts_bench
@@ -24,9 +25,9 @@ from ops.bench.soak import report as soak_report
 from ops.bench.soak import run as soak_bench
 from ops.bench.tts_page import page
 from ops.figures import JsonFile, write_json
+from ops.private_box import Model
 from ops.progress import console, count_bar
 
-Model = Annotated[str, typer.Option(help="A name in etc/models.toml, or a path; the box's own when not given.")]
 Speech = Annotated[Path, typer.Option(metavar="FOLDER", help="WAV files, and their words in a file `transcription`.")]
 
 app = typer.Typer(rich_markup_mode=None)
@@ -89,6 +90,13 @@ def tts(
         Path | None, typer.Option("--golden", help="Where that is kept; var/bench/tts-golden when not given.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="For report.html and summary.json; var/bench/tts.")] = None,
+    engine: Annotated[
+        Literal["own", "qwen3"], typer.Option(help="qwen3: what its networks cost on this machine, and nothing else.")
+    ] = "own",
+    size: Annotated[Literal["0.6b", "1.7b"], typer.Option(help="Of qwen3, with weights of chance.")] = "0.6b",
+    quantization: Annotated[
+        Literal["none", "int8", "fp8"], typer.Option(help="Of qwen3's talker, and how far it strays by that.")
+    ] = "none",
     json_file: JsonFile = None,
 ) -> None:
     """The speech worker's regression suite: the same audio again, in time, without seams, errors and growth.
@@ -96,6 +104,8 @@ def tts(
     Five texts in two modes, written at once and word by word, against golden audio that an earlier run has kept;
     answers in pieces against the same said whole, also as the box's own ear hears them; and a stress run.
     """
+    if engine == "qwen3":
+        raise typer.Exit(qwen3_bench.run(size, quantization, json_file))
     kept_in = settings.load().var_dir / "bench"
     with count_bar("steps", tts_bench.steps(runs, answers, rounds)) as on_step:
         taken = asyncio.run(tts_bench.take(runs, answers, rounds, on_step))

@@ -328,6 +328,16 @@ async def test_a_camera_is_allowed_when_it_is_asked_for_and_the_model_sees(
             assert sources == ["microphone", *(["camera"] if allowed else [])]
 
 
+@pytest.mark.parametrize(("asked", "recorded"), [("", False), ("?record=true", True), ("?record=1", False)])
+async def test_a_call_is_recorded_when_its_caller_asks_for_it(make_box: MakeBox, asked: str, recorded: bool) -> None:
+    async with make_box() as box:
+        await box.add_workers("stt", "llm", "tts")
+        await box.start_agent()
+        call = (await box.ask(path=asked)).body
+        assert call["recorded"] is recorded
+        assert payload(call["token"]).get("attributes", {}) == ({wire.RECORDED: "true"} if recorded else {})
+
+
 # Refused
 
 

@@ -1,0 +1,35 @@
+"""Calls that the lab dials and judges, through LiveKit."""
+
+import aiohttp
+import pytest
+
+from daemons import wire
+from ops.lab.calls import dial_case
+from ops.lab.cases import cases
+from ops.lab.run import judge, report
+from ops.private_box import PrivateBox
+from ops.robot import dial, happened
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+LATENCIES = ("first audio heard", "made → sent")  # of a machine that other tests may share
+
+
+async def test_a_call_through_the_whole_box_sounds_as_it_was_made(box: PrivateBox) -> None:
+    judged = [judge(recorded) for recorded in await dial_case(box.settings, cases()["memory"])]
+    found = report(judged, "the box's own")
+    assert len(judged) == 2
+    missed = [bound for bound in found.bounds if not bound.held and not any(name in bound.name for name in LATENCIES)]
+    assert missed == []
+    for one in judged:
+        assert one.recorded.said is not None
+        assert one.recorded.said.duration_ms > 500
+
+
+async def test_nothing_is_kept_of_a_call_whose_caller_did_not_ask_for_it(box: PrivateBox) -> None:
+    async with dial(box.settings.door_url) as robot:
+        greeting = await robot.event(happened("reply_heard"), 30)
+        trace = wire.recording_of(robot.call_id, greeting["turn"])
+        url = f"http://127.0.0.1:{box.settings.tts_port}/tts/traces/{trace}.wav"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            assert answer.status == 404
