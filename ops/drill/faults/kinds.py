@@ -90,12 +90,13 @@ async def _kill_for_long(world: World, rng: Random) -> Party:
 
 
 async def _stopped(world: World, party: Party, seconds: float) -> Party:
-    with trouble(world, party.worker, SILENCE_SPARES_S):
-        party.signal(signal.SIGSTOP)
-        try:
+    """It is over just before the process is told to go on: that one may be back at work sooner than we are."""
+    try:
+        with trouble(world, party.worker, SILENCE_SPARES_S):
+            party.signal(signal.SIGSTOP)
             await asyncio.sleep(seconds)
-        finally:
-            party.signal(signal.SIGCONT)
+    finally:
+        party.signal(signal.SIGCONT)
     return party
 
 
