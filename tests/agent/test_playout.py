@@ -53,7 +53,7 @@ async def test_a_voice_is_played_in_order_and_its_end_is_told_when_it_was_heard(
 
 async def test_never_more_than_the_bound_is_queued(stage: Stage) -> None:
     async with stage.playing():
-        voice = speaks(stage, *range(1, 26))
+        speaks(stage, *range(1, 26))
         await stage.passes(600)
     assert stage.over == [1]
     assert stage.speaker.most_queued_ms <= QUEUE_MS
@@ -72,7 +72,7 @@ async def test_nothing_is_heard_before_the_commit(stage: Stage) -> None:
 
 async def test_cancel_is_silence_at_once_and_tells_what_was_sent(stage: Stage) -> None:
     async with stage.playing():
-        voice = speaks(stage, *range(1, 51))
+        speaks(stage, *range(1, 51))
         await stage.passes(200)
         played = stage.playout.cancel()
         await stage.passes(200)
@@ -99,7 +99,7 @@ async def test_a_late_producer_cannot_reach_the_next_voice(stage: Stage) -> None
 
 async def test_hold_and_resume_lose_nothing_and_repeat_nothing(stage: Stage) -> None:
     async with stage.playing():
-        voice = speaks(stage, *range(1, 31))
+        speaks(stage, *range(1, 31))
         await stage.passes(160)
         stage.playout.hold()
         await stage.passes(150)
@@ -192,7 +192,7 @@ async def test_whoever_listens_for_echoes_is_told_each_frame_as_it_is_sent(accom
     async with accompanied.playing():
         accompanied.playout.begin_ambience()
         await accompanied.passes(200)
-        voice = speaks(accompanied, *range(1000, 1010))
+        speaks(accompanied, *range(1000, 1010))
         await accompanied.passes(190)
         heard = accompanied.speaker.heard()[210 * TTS_RATE_HZ // 1000 : 390 * TTS_RATE_HZ // 1000]
     assert heard.tobytes() in np.concatenate(accompanied.sent).tobytes()
@@ -203,7 +203,7 @@ async def test_what_is_too_loud_together_is_clipped_and_does_not_wrap() -> None:
     async with stage.playing():
         stage.playout.begin_ambience()
         await stage.passes(100)
-        voice = speaks(stage, *[30000] * 5)
+        speaks(stage, *[30000] * 5)
         await stage.passes(100)
     assert stage.speaker.values()[-5:] == [32767] * 5
 
