@@ -44,6 +44,8 @@ TraceEvent = Literal[
     "tts_first_chunk",
     "eot_committed",
     "first_frame_published",
+    "playout_held",  # with how many samples were sent so far, as last_frame_published
+    "playout_resumed",
     "reply_finished",
     "barge_in",
     "cancel_requested",

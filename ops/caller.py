@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -27,13 +28,17 @@ FIGURES = ("eot_to_first_audio_ms", "endpointing_ms", "stt_ms", "llm_ttft_ms", "
 
 
 class Turn(BaseModel):
-    """One question and its answer. Figures are None where an event is missing."""
+    """One question and its answer. Figures are None where an event is missing.
+
+    `cut_off`: the caller was, who had not finished; `interrupted`: the answer was.
+    """
 
     generation: int
     said: str
     understood: str
     answer: str
     cut_off: bool
+    interrupted: bool
     eot_to_first_audio_ms: float | None
     endpointing_ms: float | None
     stt_ms: float | None
@@ -65,25 +70,46 @@ class Utterance(BaseModel):
     pcm: Pcm
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question whose answer has begun. Times are in ns."""
+
+    words: str
+    began_ns: int
+    ended_ns: int  # its last sound
+    generation: int
+    answered_ns: int
+
+
 async def talk(robot: Robot, utterances: Iterable[Utterance]) -> Report:
     """Hear the greeting, then say each utterance and hear its answer out. Raises Unavailable or TimeoutError."""
     greeting = (await robot.event(happened("reply_heard"), GREETING_TIMEOUT_S))["text"]
     turns = []
     for utterance in utterances:
         await asyncio.sleep(TAIL_NS / 1e9)
-        turns.append(await _turn(robot, utterance))
+        turns.append(await hear_out(robot, await ask(robot, utterance)))
     return Report(
         call_id=robot.call_id, greeting=greeting, turns=turns, ended=robot.ended.reason if robot.ended else None
     )
 
 
-async def _turn(robot: Robot, utterance: Utterance) -> Turn:
-    began_ns = await robot.say(utterance.pcm)
+async def ask(robot: Robot, utterance: Utterance) -> Asked:
+    """Say it, and wait until it is being answered. Raises Unavailable or TimeoutError."""
+    return await being_answered(robot, utterance, await robot.say(utterance.pcm))
+
+
+async def being_answered(robot: Robot, utterance: Utterance, began_ns: int) -> Asked:
+    """The same for what was begun to be said at `began_ns`."""
     ended_ns = began_ns + speech_end_ns(utterance.pcm)
     first = await robot.event(
         lambda event: event["event"] == "first_frame_published" and event["t_ns"] > ended_ns, REPLY_TIMEOUT_S
     )
-    generation = first["turn"]
+    return Asked(utterance.words, began_ns, ended_ns, first["turn"], first["t_ns"])
+
+
+async def hear_out(robot: Robot, asked: Asked) -> Turn:
+    """The answer to its end, which may be an interruption. Raises Unavailable or TimeoutError."""
+    generation, began_ns, ended_ns = asked.generation, asked.began_ns, asked.ended_ns
     over = await robot.event(
         lambda event: event["event"] in ("reply_finished", "last_frame_published") and event["turn"] == generation,
         REPLY_TIMEOUT_S,
@@ -100,12 +126,13 @@ async def _turn(robot: Robot, utterance: Utterance) -> Turn:
     ready_ns = max(at.get("tts_first_chunk", 0), at.get("eot_committed", 0))
     return Turn(
         generation=generation,
-        said=utterance.words,
+        said=asked.words,
         understood=next((event["text"] for event in reversed(events) if event["event"] in WORDS_KNOWN), ""),
         answer=heard["text"],
         cut_off=any(
             event["event"] == "eot_committed" and began_ns < event["t_ns"] < ended_ns for event in robot.events
         ),
+        interrupted=heard["cut_off"],
         eot_to_first_audio_ms=_ms(audible_ns - ended_ns) if audible_ns is not None else None,
         endpointing_ms=span_ms("user_stopped", "eot_committed"),
         stt_ms=span_ms("stt_requested", "stt_final"),
@@ -113,23 +140,16 @@ async def _turn(robot: Robot, utterance: Utterance) -> Turn:
         tts_ttfa_ms=span_ms("tts_requested", "tts_first_chunk"),
         tts_first_to_publish_ms=_ms(at["first_frame_published"] - ready_ns) if ready_ns else None,
         speech_ended_ns=ended_ns,
-        answer_from_ns=first["t_ns"],
+        answer_from_ns=asked.answered_ns,
         answer_to_ns=over["t_ns"] + TAIL_NS,
         events=events,
     )
 
 
-async def until_answering(robot: Robot, question: Utterance) -> int:
-    """Ask; returns when the answer's first frame was sent, in ns. Raises Unavailable or TimeoutError."""
-    began_ns = await robot.say(question.pcm)
-    first = await robot.event(happened("first_frame_published", began_ns), REPLY_TIMEOUT_S)
-    return int(first["t_ns"])
-
-
-async def synthesize(settings: Settings, words: str) -> Utterance:
+async def synthesize(settings: Settings, words: str, *, speed: float = 1.0) -> Utterance:
     """The robot's own voice is the box's TTS worker. Raises Unavailable."""
     url = f"http://127.0.0.1:{settings.tts_port}/v1/audio/speech"
-    body = {"input": words, "response_format": "wav", "model": "tts"}
+    body = {"input": words, "response_format": "wav", "model": "tts", "speed": speed}
     try:
         async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
             data = await response.read()

@@ -5,10 +5,11 @@ All times are CLOCK_MONOTONIC in ns, so that they stand on one line with the tra
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,8 @@ from pydantic import TypeAdapter
 from daemons import wire
 from daemons.audio import FRAME_MS, Pcm, Samples, level_dbfs
 from daemons.errors import AtCapacity, Unavailable, in_words
-from daemons.media import LEFT_FOR_GOOD, join_room, leave_room
+from daemons.media import LEFT_FOR_GOOD, join_room, join_token, leave_room
+from daemons.settings import Settings
 
 RATE_HZ = 48_000
 FRAME_SAMPLES = RATE_HZ * FRAME_MS // 1000
@@ -99,6 +101,15 @@ class Heard:
         self.length += len(samples)
 
 
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What WebRTC counted while it received the agent's track. Concealed is what did not come in time, and was made up."""
+
+    samples: int
+    concealed: int
+    packets_lost: int
+
+
 class Robot:
     """One call, from `dial` to hang-up.
 
@@ -112,8 +123,10 @@ class Robot:
         self.events: list[dict[str, Any]] = []
         self.ended: wire.CallEnded | None = None
         self.leak_db: float | None = None  # how loud what is heard comes back through the microphone
+        self._noise: Iterator[Samples] = itertools.repeat(np.zeros(FRAME_SAMPLES, np.int16))
         self._heard_now: deque[Samples] = deque(maxlen=LEAK_BLOCKS)
         self._room = rtc.Room()
+        self._track: rtc.Track | None = None
         self._source = rtc.AudioSource(RATE_HZ, 1, queue_size_ms=100)
         self._to_say: asyncio.Queue[tuple[Samples, asyncio.Future[int]]] = asyncio.Queue()
         self._happened = asyncio.Condition()
@@ -126,6 +139,10 @@ class Robot:
         began_ns = await began
         await asyncio.sleep(max(0.0, began_ns / 1e9 + pcm.duration_ms / 1000 - time.monotonic()))
         return began_ns
+
+    def surround(self, noise: Samples) -> None:
+        """Noise is around the caller from now on, over and over: int16 [n] at 48 kHz, of whole frames."""
+        self._noise = itertools.cycle(noise.reshape(-1, FRAME_SAMPLES))
 
     async def show(self, picture: npt.NDArray[np.uint8]) -> None:
         """Hold uint8 [height, width, 3], RGB, into the camera from now on. Raises Unavailable when none is allowed."""
@@ -165,6 +182,14 @@ class Robot:
             await self._happened.wait_for(lambda: self.ended is not None)
         assert self.ended is not None  # noqa: S101 - for the type checker: that was waited for
         return self.ended
+
+    async def reception(self) -> Reception:
+        """Of the track that is heard now, so far; nothing where none has come."""
+        stats = await self._track.get_stats() if self._track is not None else []
+        rtp = next((entry.inbound_rtp for entry in stats if entry.HasField("inbound_rtp")), None)
+        if rtp is None:
+            return Reception(0, 0, 0)
+        return Reception(rtp.inbound.total_samples_received, rtp.inbound.concealed_samples, rtp.received.packets_lost)
 
     async def join(self, granted: wire.CallGranted) -> None:
         """Enter the room and open the microphone. Raises Unavailable."""
@@ -227,7 +252,7 @@ class Robot:
                 began.set_result(time.monotonic_ns())
             frame = samples[at : at + FRAME_SAMPLES] if at < len(samples) else silence
             at += FRAME_SAMPLES
-            padded = self._with_leak(np.pad(frame, (0, FRAME_SAMPLES - len(frame))))
+            padded = self._with_leak(added(np.pad(frame, (0, FRAME_SAMPLES - len(frame))), next(self._noise)))
             await self._source.capture_frame(rtc.AudioFrame(padded.tobytes(), RATE_HZ, 1, FRAME_SAMPLES))
             due_s = max(due_s + FRAME_MS / 1000, time.monotonic() - FRAME_MS / 1000)
             await asyncio.sleep(due_s - time.monotonic())
@@ -250,12 +275,11 @@ class Robot:
         heard, rest = heard[: len(frame)], heard[len(frame) :]
         if len(rest):
             self._heard_now.appendleft(rest)
-        mixed = frame.astype(np.float64)
-        mixed[: len(heard)] += heard * 10 ** (self.leak_db / 20)
-        return np.clip(mixed, -32768, 32767).astype(np.int16)
+        return added(frame, np.pad(heard, (0, len(frame) - len(heard))) * 10 ** (self.leak_db / 20))
 
     def _on_track(self, track: rtc.Track, _publication: Any, _participant: Any) -> None:
         if track.kind == rtc.TrackKind.KIND_AUDIO:
+            self._track = track
             self._spawn(self._record(track))
 
     async def _record(self, track: rtc.Track) -> None:
@@ -290,6 +314,22 @@ class Robot:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def no_way_back() -> wire.CallGranted:
+    """For a robot in a room without a call."""
+    raise Unavailable("there is no call to come back to")
+
+
+def way_into(settings: Settings, room: str, identity: str = wire.CALLER_IDENTITY) -> wire.CallGranted:
+    """Into a room without a call."""
+    token = join_token(settings, room, identity)
+    return wire.CallGranted(call_id=room, secret="", room=room, url=settings.livekit_url, token=token, expires_at=0)
+
+
+def added(samples: Samples, others: npt.NDArray[Any]) -> Samples:
+    """Both int16 [n], or of its range; what is too loud together is clipped."""
+    return np.clip(samples + others.astype(np.float64), -32768, 32767).astype(np.int16)
 
 
 def happened(event: str, after_ns: int = 0, **data: Any) -> Callable[[dict[str, Any]], bool]:

@@ -11,9 +11,8 @@ from daemons import wire
 from daemons.agent.room import CallRoom
 from daemons.media import Rooms
 from daemons.settings import Settings
-from ops.drill.mixer import granted, no_way_back
 from ops.livekit_server import LiveKitServer
-from ops.robot import Robot
+from ops.robot import Robot, no_way_back, way_into
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +29,7 @@ async def test_who_is_called_off_on_the_way_into_a_room_is_not_left_in_it(tmp_pa
         agents = [CallRoom(settings, rooms, room_of(after_s)) for after_s in ON_THE_WAY_S]
         for after_s, robot, agent in zip(ON_THE_WAY_S, robots, agents, strict=True):
             await rooms.create(room_of(after_s))
-            await called_off(robot.join(granted(settings, room_of(after_s))), after_s)
+            await called_off(robot.join(way_into(settings, room_of(after_s))), after_s)
             await robot.leave()
             await called_off(opened(agent), after_s)
         await asyncio.sleep(STANDS_S)

@@ -249,10 +249,11 @@ class Conversation:
                 self._begin(reply, as_written(text))
             case turn.Commit(generation):
                 self._commit(generation)
-            case turn.Hold():
-                self._playout.hold()
-            case turn.Resume():
+            case turn.Hold(generation):
+                self._emit("playout_held", generation, played_samples=self._playout.hold())
+            case turn.Resume(generation):
                 self._playout.resume()
+                self._emit("playout_resumed", generation)
             case turn.Cancel(generation, why):
                 self._cancel(generation, why)
             case turn.GiveUp():
@@ -388,7 +389,7 @@ class Conversation:
         _stop(self._replying)
         played_samples = self._playout.cancel()
         if played_samples:
-            self._emit("last_frame_published", generation)
+            self._emit("last_frame_published", generation, played_samples=played_samples)
         reply, self._reply = self._reply, None
         if reply is None:
             return

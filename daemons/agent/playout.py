@@ -122,11 +122,17 @@ class Playout:
         self._voice = Voice(generation, self._changed)
         return self._voice
 
-    def hold(self) -> None:
-        """Silence the voice at once; what the sink had not sent is kept for `resume`."""
-        if (voice := self._voice) is not None and not voice.held:
+    def hold(self) -> int:
+        """Silence the voice at once; what the sink had not sent is kept for `resume`.
+
+        Returns how many of its samples the caller was sent so far.
+        """
+        if (voice := self._voice) is None:
+            return 0
+        if not voice.held:
             self._fall_silent()
             voice.held = True
+        return voice.played_samples
 
     def resume(self) -> None:
         if self._voice is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from daemons.audio import Pcm
-from ops.caller import Utterance, speech_end_ns, speech_start_ns, synthesize, until_answering
+from ops.caller import Utterance, ask, speech_end_ns, speech_start_ns, synthesize
 from ops.figures import Bound, Report, Summary
 from ops.private_box import PrivateBox
 from ops.robot import RATE_HZ, Robot, dial, happened
@@ -101,9 +101,9 @@ async def _disturb(robot: Robot, story: Utterance, sound: Pcm | None, kind: str,
 
 async def _until_answering(robot: Robot, question: Utterance) -> int:
     """Ask, and hear a little of the answer; returns when its first frame was sent, in ns."""
-    first_ns = await until_answering(robot, question)
+    asked = await ask(robot, question)
     await asyncio.sleep(BEFORE_S)
-    return first_ns
+    return asked.answered_ns
 
 
 def cough(seed: int) -> Pcm:

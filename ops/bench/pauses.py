@@ -16,7 +16,7 @@ import soundfile
 import soxr
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from daemons.audio import STT_RATE_HZ, Samples, read_wav, to_int16
+from daemons.audio import STT_RATE_HZ, Pcm, Samples, read_wav, to_int16
 from daemons.errors import Unavailable
 from ops.download import fetch_source, fetch_wheel, sha256_of
 from ops.progress import bytes_bar
@@ -106,6 +106,13 @@ def recordings(cache_dir: Path) -> list[Recording]:
     return [*marked, *prompts(), *dictated()]
 
 
+def recorded(cache_dir: Path, archive: str, member: str) -> Pcm:
+    """One recording out of an archive that pauses.toml knows, fetched where it is missing. Raises Unavailable."""
+    folder = cache_dir / "speech" / archive
+    _fetch(marks_of(MARKS).archives[archive], [member], folder)
+    return _pcm(folder / member)
+
+
 def marks_of(path: Path) -> Marks:
     return Marks.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
 
@@ -167,10 +174,13 @@ def _silence(ms: int) -> Samples:
 
 
 def _read(marked: Marked, path: Path) -> Recording:
-    given, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    samples = to_int16(soxr.resample(given.mean(axis=1), rate_hz, STT_RATE_HZ))
     pauses, from_s = parsed(marked.pauses)
-    return Recording(path.stem, marked.style, marked.half, samples, pauses, from_s)
+    return Recording(path.stem, marked.style, marked.half, _pcm(path).samples, pauses, from_s)
+
+
+def _pcm(path: Path) -> Pcm:
+    given, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    return Pcm(to_int16(soxr.resample(given.mean(axis=1), rate_hz, STT_RATE_HZ)), STT_RATE_HZ)
 
 
 def parsed(lines: str) -> tuple[list[Pause], list[float]]:

@@ -22,12 +22,11 @@ from daemons.agent.playout import QUEUE_MS, Playout, Sink
 from daemons.agent.room import CallRoom
 from daemons.audio import TTS_RATE_HZ, Samples, level_dbfs
 from daemons.clock import SystemClock
-from daemons.errors import Unavailable
-from daemons.media import Rooms, join_token
+from daemons.media import Rooms
 from daemons.settings import Settings
 from ops.figures import Bound, Report, Summary
 from ops.livekit_server import LiveKitServer
-from ops.robot import Robot
+from ops.robot import Robot, no_way_back, way_into
 
 ROOM = "mixer-drill"
 PLAYING_S = 5.0
@@ -149,17 +148,6 @@ def _mixer() -> Mixer:
     return Mixer(Sound(noise.astype(np.int16)), Sound(tone.astype(np.int16)))
 
 
-async def no_way_back() -> wire.CallGranted:
-    """For a robot in a room without a call."""
-    raise Unavailable("there is no call to come back to")
-
-
-def granted(settings: Settings, room: str) -> wire.CallGranted:
-    """A caller's way into a room without a call."""
-    token = join_token(settings, room, wire.CALLER_IDENTITY)
-    return wire.CallGranted(call_id=room, secret="", room=room, url=settings.livekit_url, token=token, expires_at=0)
-
-
 async def join_both(settings: Settings, room: CallRoom, robot: Robot) -> None:
     """Agent and caller enter ROOM; returns when the robot can hear the voice. Raises Unavailable, TimeoutError."""
     audible = asyncio.Event()
@@ -171,7 +159,7 @@ async def join_both(settings: Settings, room: CallRoom, robot: Robot) -> None:
         on_link=lambda _up: None,
         on_lost=lambda _why: None,  # a call would end its playout here
     )
-    await robot.join(granted(settings, ROOM))
+    await robot.join(way_into(settings, ROOM))
     await asyncio.wait_for(audible.wait(), AUDIBLE_TIMEOUT_S)
 
 

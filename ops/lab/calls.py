@@ -1,50 +1,192 @@
-"""Calls that the lab dials: what was said in each turn as the speech worker made it, and as the caller heard it."""
+"""Calls that the lab dials: of each turn what was said as the speech worker made it, and as the caller heard it."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import aiohttp
 
 from daemons import wire
-from daemons.audio import Pcm, read_wav
-from daemons.errors import Unavailable
+from daemons.audio import STT_RATE_HZ, Pcm, read_wav, wav_bytes
+from daemons.errors import AtCapacity, Unavailable, in_words
 from daemons.settings import Settings
-from ops.caller import Turn, synthesize, talk
-from ops.lab.cases import Case
-from ops.robot import dial
+from ops.caller import GREETING_TIMEOUT_S, TAIL_NS, Turn, Utterance, ask, being_answered, hear_out, speech_start_ns
+from ops.lab.callers import Voice
+from ops.lab.cases import Case, Line, Over
+from ops.lab.playlog import as_played
+from ops.robot import Reception, Robot, dial, happened
 
 BEFORE_NS = 300_000_000  # of the recording, since a first frame is heard no sooner than it is published
+TRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """What a sound over an answer did. `silence_ms`: from its onset until nothing was heard; None where that went on."""
+
+    wanted: bool
+    in_time: bool  # the answer was not over by then
+    ended: bool
+    held: bool  # for a moment
+    silence_ms: float | None
+    cancel_ms: float | None  # the agent's decision → its last frame
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedTurn:
-    """`said` is what left the speech worker, None where it kept nothing; `heard` what came to the caller meanwhile."""
+    """`said` is what left the speech worker, as it was played; None where it kept nothing. `heard`: meanwhile.
 
+    `has` are words of which the answer must hold one. `interruption` is what was done to it, if anything. `words` are
+    what the box's own speech recognition makes of `heard`.
+    """
+
+    name: str
     case: Case
-    number: int
     turn: Turn
+    has: tuple[str, ...]
     said: Pcm | None
     heard: Pcm
-
-    @property
-    def name(self) -> str:
-        return f"{self.case.name}-{self.number}"
+    interruption: Interruption | None = None
+    words: str = ""
 
 
-async def dial_case(settings: Settings, case: Case) -> list[RecordedTurn]:
-    """Raises Unavailable or TimeoutError when the call fails."""
-    spoken = [await synthesize(settings, words) for words in case.say]
+@dataclass(frozen=True, slots=True)
+class Call:
+    case: Case
+    turns: list[RecordedTurn]
+    reception: Reception
+    spoken_unasked: int  # times that the agent began to speak while the caller wanted quiet
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """A case's calls, and what went wrong each time that they were tried in vain."""
+
+    case: Case
+    calls: list[Call]
+    failures: list[str]
+
+
+async def dial_case(settings: Settings, case: Case, label: str = "") -> Dialled:
+    """Tried again once when a call breaks. `label` tells its turns from others of the same case.
+
+    Raises Unavailable when there is nothing to speak with.
+    """
+    voice = await Voice.of(settings, case)
+    failures: list[str] = []
+    for _ in range(TRIES):
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                names = [""] if case.calls == 1 else [f"-{letter}" for letter in "abcdefgh"[: case.calls]]
+                calls = [
+                    tasks.create_task(_call(settings, case, f"{case.name}{label}{name}", voice)) for name in names
+                ]
+        except* (AtCapacity, Unavailable, TimeoutError) as broken:
+            failures += [in_words(error) for error in broken.exceptions]
+        else:
+            return Dialled(case, [await _with_words(settings, call.result()) for call in calls], failures)
+    return Dialled(case, [], failures)
+
+
+async def _call(settings: Settings, case: Case, name: str, voice: Voice) -> Call:
     async with dial(settings.door_url, record=True) as robot:
-        report = await talk(robot, spoken)
-        return [
+        if len(noise := voice.noise):
+            robot.surround(noise)
+        await robot.event(happened("reply_heard"), GREETING_TIMEOUT_S)
+        recorder = _Recorder(settings, case, name, robot)
+        spoken_unasked = 0
+        for line in case.lines:
+            await asyncio.sleep(TAIL_NS / 1e9)
+            await _converse(recorder, line, voice)
+            spoken_unasked += await _stay_quiet(robot, line.quiet_s or 0.0)
+        return Call(case, recorder.turns, await robot.reception(), spoken_unasked)
+
+
+async def _converse(recorder: "_Recorder", line: Line, voice: Voice) -> None:
+    robot = recorder.robot
+    asked = await ask(robot, voice.says(line.say))
+    if (over := line.over) is None:
+        await recorder.take(await hear_out(robot, asked), line.has)
+        return
+    await asyncio.sleep(over.at_s)
+    utterance = voice.says(over.say)
+    began_ns = await robot.say(utterance.pcm)
+    turn = await hear_out(robot, asked)
+    await recorder.take(turn, line.has, _what_came_of(robot, over, utterance, turn, began_ns))
+    if over.yields:
+        await recorder.take(await hear_out(robot, await being_answered(robot, utterance, began_ns)), over.has)
+
+
+def _what_came_of(robot: Robot, over: Over, utterance: Utterance, turn: Turn, began_ns: int) -> Interruption:
+    onset_ns = began_ns + speech_start_ns(utterance.pcm)
+    at = {event["event"]: event["t_ns"] for event in turn.events}
+    silent_ns = robot.heard.silent_ns(onset_ns, turn.answer_to_ns) if turn.interrupted else None
+    cancelled_ns, last_ns = at.get("cancel_requested"), at.get("last_frame_published")
+    return Interruption(
+        wanted=over.yields,
+        in_time=onset_ns < turn.answer_to_ns - TAIL_NS,
+        ended=turn.interrupted,
+        held="playout_held" in at,
+        silence_ms=None if silent_ns is None else (silent_ns - onset_ns) / 1e6,
+        cancel_ms=None if cancelled_ns is None or last_ns is None else (last_ns - cancelled_ns) / 1e6,
+    )
+
+
+async def _stay_quiet(robot: Robot, seconds: float) -> int:
+    """Returns how often the agent spoke all the same."""
+    before = _answers(robot.events)
+    await asyncio.sleep(seconds)
+    return _answers(robot.events) - before
+
+
+def _answers(events: list[dict[str, Any]]) -> int:
+    return sum(event["event"] == "first_frame_published" for event in events)
+
+
+@dataclass(slots=True)
+class _Recorder:
+    """The turns of one call, as they come."""
+
+    settings: Settings
+    case: Case
+    name: str
+    robot: Robot
+    turns: list[RecordedTurn] = field(default_factory=list)
+
+    async def take(self, turn: Turn, has: tuple[str, ...], interruption: Interruption | None = None) -> None:
+        """Raises Unavailable."""
+        made = await _as_made(self.settings, wire.recording_of(self.robot.call_id, turn.generation))
+        self.turns.append(
             RecordedTurn(
-                case,
-                number,
+                f"{self.name}-{len(self.turns) + 1}",
+                self.case,
                 turn,
-                await _as_made(settings, wire.recording_of(robot.call_id, turn.generation)),
-                robot.heard.between(turn.answer_from_ns - BEFORE_NS, turn.answer_to_ns),
+                has,
+                None if made is None else as_played(made, turn.events),
+                self.robot.heard.between(turn.answer_from_ns - BEFORE_NS, turn.answer_to_ns),
+                interruption,
             )
-            for number, turn in enumerate(report.turns, 1)
-        ]
+        )
+
+
+async def _with_words(settings: Settings, call: Call) -> Call:
+    async with aiohttp.ClientSession() as session:
+        turns = [replace(turn, words=await _recognised(session, settings, turn.heard)) for turn in call.turns]
+    return replace(call, turns=turns)
+
+
+async def _recognised(session: aiohttp.ClientSession, settings: Settings, heard: Pcm) -> str:
+    form = aiohttp.FormData({"response_format": "text"})
+    form.add_field("file", wav_bytes(heard.resampled(STT_RATE_HZ)), filename="heard.wav")
+    url = f"http://127.0.0.1:{settings.stt_port}/v1/audio/transcriptions"
+    try:
+        async with session.post(url, data=form) as answer:
+            text = await answer.text()
+    except aiohttp.ClientError as error:
+        raise Unavailable(f"the STT worker does not answer: {error}") from error
+    if answer.status != 200:
+        raise Unavailable(f"the STT worker answered {answer.status}: {text[:200]}")
+    return text
 
 
 async def _as_made(settings: Settings, trace: str) -> Pcm | None:

@@ -34,6 +34,7 @@ CAPTURED_PCT = 100.0  # of the turns of a run: the answer is found in the record
 COVERED_PCT = 100.0  # the speech worker kept what it made
 EOT_TO_FIRST_AUDIO_P95_MS = 1500.0
 FIRST_TO_PUBLISH_P95_MS = 120.0
+YIELDS_WITHIN_MS = 2000.0
 
 
 def limit_of(measure: str) -> float:

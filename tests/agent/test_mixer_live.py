@@ -15,9 +15,9 @@ from daemons.audio import TTS_RATE_HZ, level_dbfs
 from daemons.clock import SystemClock
 from daemons.media import Rooms
 from daemons.settings import Settings
-from ops.drill.mixer import ROOM, join_both, no_way_back
+from ops.drill.mixer import ROOM, join_both
 from ops.livekit_server import LiveKitServer
-from ops.robot import Robot
+from ops.robot import Robot, no_way_back
 
 pytestmark = pytest.mark.e2e  # heard in real time
 

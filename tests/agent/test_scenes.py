@@ -117,6 +117,27 @@ async def test_a_cough_does_not_end_the_answer() -> None:
         assert not any(event["event"] == "barge_in" for event in scene.events)
 
 
+async def test_the_trace_tells_how_much_of_an_answer_was_sent_when_it_was_held_and_when_it_ended() -> None:
+    async with Scene() as scene:
+        scene.workers.answers["story"] = STORY
+        await scene.says("Tell me a story")
+        await scene.pauses(1.2)
+        await scene.coughs()
+        await scene.pauses(1.5)
+        await scene.says("Stop")
+        await scene.pauses(1.5)
+        first_ms = scene.when("first_frame_published")
+        told = [event for event in scene.events if event["event"].startswith(("playout_", "last_frame"))]
+        assert [event["event"] for event in told] == [
+            *("playout_held", "playout_resumed", "playout_held", "last_frame_published")
+        ]
+        held, resumed, held_again, last = told
+        sent_ms = [round(event["played_samples"] * 1000 / TTS_RATE_HZ) for event in (held, held_again, last)]
+        assert sent_ms[0] == pytest.approx(held["t_ms"] - first_ms, abs=2 * FRAME_MS)
+        assert sent_ms[1] - sent_ms[0] == pytest.approx(held_again["t_ms"] - resumed["t_ms"], abs=2 * FRAME_MS)
+        assert sent_ms[2] == sent_ms[1]
+
+
 async def test_a_backchannel_does_not_end_the_answer() -> None:
     async with Scene() as scene:
         scene.workers.answers["story"] = STORY

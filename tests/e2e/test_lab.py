@@ -4,9 +4,10 @@ import aiohttp
 import pytest
 
 from daemons import wire
+from ops.figures import Bound
 from ops.lab.calls import dial_case
 from ops.lab.cases import cases
-from ops.lab.run import judge, report
+from ops.lab.run import Run, judge, report
 from ops.private_box import PrivateBox
 from ops.robot import dial, happened
 
@@ -15,15 +16,30 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 LATENCIES = ("first audio heard", "made → sent")  # of a machine that other tests may share
 
 
+def missed(run: Run) -> list[Bound]:
+    bounds = report(run, "the box's own").bounds
+    return [bound for bound in bounds if not bound.held and not any(name in bound.name for name in LATENCIES)]
+
+
 async def test_a_call_through_the_whole_box_sounds_as_it_was_made(box: PrivateBox) -> None:
-    judged = [judge(recorded) for recorded in await dial_case(box.settings, cases()["memory"])]
-    found = report(judged, "the box's own")
-    assert len(judged) == 2
-    missed = [bound for bound in found.bounds if not bound.held and not any(name in bound.name for name in LATENCIES)]
-    assert missed == []
-    for one in judged:
+    run = judge([await dial_case(box.settings, cases().named("memory"))])
+    assert len(run.turns) == 2
+    assert missed(run) == []
+    for one in run.turns:
         assert one.recorded.said is not None
         assert one.recorded.said.duration_ms > 500
+    [call] = run.dialled[0].calls
+    assert call.reception.samples > 0
+
+
+async def test_an_interrupted_answer_is_judged_as_far_as_it_was_sent(box: PrivateBox) -> None:
+    run = judge([await dial_case(box.settings, cases().named("interruption-early"))])
+    told, answer = run.turns
+    assert missed(run) == []
+    assert told.recorded.interruption is not None
+    assert told.recorded.interruption.ended
+    assert told.recorded.turn.interrupted
+    assert not answer.recorded.turn.interrupted
 
 
 async def test_nothing_is_kept_of_a_call_whose_caller_did_not_ask_for_it(box: PrivateBox) -> None:

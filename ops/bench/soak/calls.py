@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from daemons.errors import AtCapacity, Unavailable, in_words
 from ops.bench.barge_in import STORY
-from ops.caller import GREETING_TIMEOUT_S, REPLY_TIMEOUT_S, Utterance, speech_end_ns, synthesize, talk, until_answering
+from ops.caller import GREETING_TIMEOUT_S, REPLY_TIMEOUT_S, Utterance, ask, speech_end_ns, synthesize, talk
 from ops.private_box import PrivateBox
 from ops.robot import Robot, dial, happened
 
@@ -59,7 +59,7 @@ async def call(door_url: str, kind: Kind, lines: Lines) -> Outcome:
                     return await _barge_in(robot, lines)
                 case Kind.LEAVES:
                     await _greeted(robot)
-                    await until_answering(robot, lines.story)
+                    await ask(robot, lines.story)
                     await asyncio.sleep(INTO_THE_ANSWER_S)
                     return Outcome(kind)
                 case Kind.IS_SILENT:
@@ -83,7 +83,7 @@ async def _ask(robot: Robot, lines: Lines) -> Outcome:
 
 async def _barge_in(robot: Robot, lines: Lines) -> Outcome:
     await _greeted(robot)
-    asked_ns = await until_answering(robot, lines.story)
+    asked_ns = (await ask(robot, lines.story)).answered_ns
     await asyncio.sleep(INTO_THE_ANSWER_S)
     ended_ns = await robot.say(lines.interruption.pcm) + speech_end_ns(lines.interruption.pcm)
     await robot.event(happened("cancel_requested", asked_ns, why="barge_in"), REPLY_TIMEOUT_S)

@@ -15,7 +15,7 @@ from daemons.tts.engines.qwen3.codec.incremental import IncrementalDecoder  # no
 from daemons.tts.engines.qwen3.graphs import Driver, Miss  # noqa: E402
 from daemons.tts.engines.qwen3.prompt import prompt  # noqa: E402
 from daemons.tts.engines.qwen3.quantization import quantize  # noqa: E402
-from daemons.tts.engines.qwen3.sampling import CodeSampler, SpeechSampling, request_key  # noqa: E402
+from daemons.tts.engines.qwen3.sampling import GREEDY, CodeSampler, SpeechSampling, request_key  # noqa: E402
 from daemons.tts.engines.qwen3.stream import RAMP, Ending, Stream  # noqa: E402
 from daemons.tts.engines.qwen3.talker import Talker  # noqa: E402
 from tests.tts.qwen3.codec.streams import decoder_of_chance  # noqa: E402
@@ -309,6 +309,23 @@ def test_a_stream_whose_text_is_late_gives_its_row_to_one_that_waits(booth: Boot
     late.end()
     booth.run()
     assert_whole(booth, late, heard, 0, TEXTS[0])
+
+
+def test_who_gives_its_row_away_remembers_what_it_has_said(talker: Talker, decoder: IncrementalDecoder) -> None:
+    """The penalty is such that no first code is chosen twice."""
+    booth = Booth(talker, decoder, CodeSampler(CONFIG, SpeechSampling(GREEDY, GREEDY, repetition_penalty=1e6)))
+    booth.make(rows=1)
+    guess, guessed = booth.open(2, TEXTS[2])
+    guess.is_speculative = True
+    for _ in range(6):
+        booth.batch.step()
+    said, heard = booth.open(0, TEXTS[0])
+    booth.run()
+    firsts = [frame[0] for frame in guess.codes]
+    assert len(firsts) > 12
+    assert len(set(firsts)) == len(firsts)
+    assert_whole(booth, guess, guessed, 2, TEXTS[2])
+    assert_whole(booth, said, heard, 0, TEXTS[0])
 
 
 def test_who_waits_for_a_row_after_it_has_begun_can_be_closed(booth: Booth) -> None:

@@ -39,6 +39,9 @@ SEED = 7
 TEXT_TOKENS = 24
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
 
+# What runs as CUDA graphs: (codegen, decoder)
+GRAPHS = {"eager": (False, False), "codegen": (True, False), "decoder": (False, True), "graphs": (True, True)}
+
 # (who, where, TTFA in ms, RTF), as they published it
 ANCHORS = (
     ("faster-qwen3-tts 0.6B", "RTX 4090", "156", "0.21"),
@@ -133,9 +136,9 @@ class Subject:
         figures: dict[str, Any] = drift(exact, rounded, [text.take() for _ in range(frames)], self.decoder)
         return figures
 
-    def batch(self, rows: int, frames: int, *, graphs: bool) -> Batch:
-        """Its streams end after `frames`."""
-        drivers = [CudaDriver(self.device) if graphs else None for _ in range(2)]
+    def batch(self, rows: int, frames: int, graphs: str) -> Batch:
+        """Its streams end after `frames`; `graphs` is one of GRAPHS."""
+        drivers = [CudaDriver(self.device) if graphed else None for graphed in GRAPHS[graphs]]
         made = Batch(
             self.talker,
             self.decoder,
@@ -171,12 +174,12 @@ class Subject:
 
 
 def measure(
-    subject: Subject, *, rows: int, rounds: int, frames: int, graphs: bool, packets: tuple[int, ...]
+    subject: Subject, *, rows: int, rounds: int, frames: int, graphs: str, packets: tuple[int, ...]
 ) -> dict[str, Any]:
     """All rows of one batch speak, again and again: figures as JSON has them, times in ms."""
     if subject.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(subject.device)
-    batch = subject.batch(rows, frames, graphs=graphs)
+    batch = subject.batch(rows, frames, graphs)
     subject.say(batch, rows, packets)  # the first one warms up
     ttfa_ms: list[float] = []
     rtf: list[float] = []
@@ -258,10 +261,10 @@ def launches(batch: Batch, subject: Subject) -> dict[str, int] | None:
 
 def graphs_are_exact(subject: Subject, frames: int) -> bool:
     """Whether codes and audio with graphs are, bit for bit, those of the same steps run eagerly."""
-    said = [subject.say(subject.batch(1, frames, graphs=graphs), 1, RAMP) for graphs in (False, True)]
-    (eager, eager_codes), (graphed, graphed_codes) = said
-    audio = [torch.cat(heard[0].audio) for heard in (eager, graphed)]
-    return eager_codes == graphed_codes and torch.equal(*audio)
+    said = [subject.say(subject.batch(1, frames, graphs), 1, RAMP) for graphs in GRAPHS]
+    (eager, eager_codes), *graphed = said
+    audio = torch.cat(eager[0].audio)
+    return all(codes == eager_codes and torch.equal(torch.cat(heard[0].audio), audio) for heard, codes in graphed)
 
 
 def wait_for(device: torch.device) -> None:
@@ -285,7 +288,7 @@ def show(report: dict[str, Any]) -> None:
     for one in report["runs"]:
         packets = "ramp" if len(one["packets"]) > 1 else str(one["packets"][0])
         print(
-            f"{one['streams']:>7} {'graphs' if one['graphs'] else 'eager':10} {packets:>10} {one['n']:>4} "
+            f"{one['streams']:>7} {one['graphs']:10} {packets:>10} {one['n']:>4} "
             f"{one['ttfa_ms']['p50']:>12.1f} {one['ttfa_ms']['p95']:>8.1f} {one['rtf']['p50']:>8.3f} "
             f"{one['rtf']['p95']:>6.3f} {one['snr_to_whole_db']:>7.1f}"
         )
@@ -338,9 +341,9 @@ def main() -> int:
     has_graphs = device.type == "cuda"
     runs = []
     for streams in asked.streams:
-        for graphs in (False, True) if has_graphs else (False,):
+        for graphs in GRAPHS if has_graphs else ("eager",):
             for packets in (RAMP, (2,)):
-                print(f"{streams} streams, {'graphs' if graphs else 'eager'}, packets {packets}", file=sys.stderr)
+                print(f"{streams} streams, {graphs}, packets {packets}", file=sys.stderr)
                 runs.append(
                     measure(
                         subject, rows=streams, rounds=asked.rounds, frames=asked.frames, graphs=graphs, packets=packets
