@@ -24,7 +24,7 @@ class Voice:
     """One case's: words, sounds and noise, each made once."""
 
     def __init__(self, case: Case, made: dict[Piece, Pcm]) -> None:
-        self._case = case
+        self.case = case
         self._made = made
 
     @classmethod
@@ -42,13 +42,13 @@ class Voice:
     @property
     def noise(self) -> Samples:
         """int16 [n] at RATE_HZ: as loud as the case wants it beside its speech, pink; empty without any."""
-        if self._case.noise_snr_db is None:
+        if self.case.noise_snr_db is None:
             return np.zeros(0, np.int16)
-        levels = [speech_dbfs(self.says(line.say).pcm.samples) for line in self._case.lines]
-        return pink_noise(max(levels) - self._case.noise_snr_db)
+        levels = [speech_dbfs(self.says(line.say).pcm.samples) for line in self.case.lines]
+        return pink_noise(max(levels) - self.case.noise_snr_db)
 
     def _at_level(self, samples: Samples) -> Samples:
-        wanted = self._case.level_dbfs
+        wanted = self.case.level_dbfs
         if wanted is None:
             return samples
         gain = 10 ** ((wanted - speech_dbfs(samples)) / 20)

@@ -22,8 +22,13 @@ TRIES = 2
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """What a sound over an answer did. `silence_ms`: from its onset until nothing was heard; None where that went on."""
+    """A sound over an answer, `at_s` after its beginning, and what came of it.
 
+    `silence_ms`: from its onset until nothing was heard; None where the answer went on.
+    """
+
+    sound: Pcm
+    at_s: float
     wanted: bool
     in_time: bool  # the answer was not over by then
     ended: bool
@@ -34,9 +39,9 @@ class Interruption:
 
 @dataclass(frozen=True, slots=True)
 class RecordedTurn:
-    """`said` is what left the speech worker, as it was played; None where it kept nothing. `heard`: meanwhile.
+    """`asked` is what the caller said. `said` is what left the speech worker, as it was played; None where it kept nothing.
 
-    `has` are words of which the answer must hold one. `interruption` is what was done to it, if anything. `words` are
+    `heard` is what came to the caller meanwhile. `has` are words of which the answer must hold one. `interruption` is what was done to it, if anything. `words` are
     what the box's own speech recognition makes of `heard`.
     """
 
@@ -44,6 +49,7 @@ class RecordedTurn:
     case: Case
     turn: Turn
     has: tuple[str, ...]
+    asked: Pcm
     said: Pcm | None
     heard: Pcm
     interruption: Interruption | None = None
@@ -67,20 +73,18 @@ class Dialled:
     failures: list[str]
 
 
-async def dial_case(settings: Settings, case: Case, label: str = "") -> Dialled:
+async def dial_case(settings: Settings, voice: Voice, label: str = "") -> Dialled:
     """Tried again once when a call breaks. `label` tells its turns from others of the same case.
 
-    Raises Unavailable when there is nothing to speak with.
+    Raises Unavailable when a worker is not there that is wanted besides.
     """
-    voice = await Voice.of(settings, case)
+    case = voice.case
     failures: list[str] = []
     for _ in range(TRIES):
         try:
             async with asyncio.TaskGroup() as tasks:
                 names = [""] if case.calls == 1 else [f"-{letter}" for letter in "abcdefgh"[: case.calls]]
-                calls = [
-                    tasks.create_task(_call(settings, case, f"{case.name}{label}{name}", voice)) for name in names
-                ]
+                calls = [tasks.create_task(_call(settings, f"{case.name}{label}{name}", voice)) for name in names]
         except* (AtCapacity, Unavailable, TimeoutError) as broken:
             failures += [in_words(error) for error in broken.exceptions]
         else:
@@ -88,7 +92,8 @@ async def dial_case(settings: Settings, case: Case, label: str = "") -> Dialled:
     return Dialled(case, [], failures)
 
 
-async def _call(settings: Settings, case: Case, name: str, voice: Voice) -> Call:
+async def _call(settings: Settings, name: str, voice: Voice) -> Call:
+    case = voice.case
     async with dial(settings.door_url, record=True) as robot:
         if len(noise := voice.noise):
             robot.surround(noise)
@@ -104,17 +109,18 @@ async def _call(settings: Settings, case: Case, name: str, voice: Voice) -> Call
 
 async def _converse(recorder: "_Recorder", line: Line, voice: Voice) -> None:
     robot = recorder.robot
-    asked = await ask(robot, voice.says(line.say))
+    question = voice.says(line.say)
+    asked = await ask(robot, question)
     if (over := line.over) is None:
-        await recorder.take(await hear_out(robot, asked), line.has)
+        await recorder.take(question, await hear_out(robot, asked), line.has)
         return
     await asyncio.sleep(over.at_s)
     utterance = voice.says(over.say)
     began_ns = await robot.say(utterance.pcm)
     turn = await hear_out(robot, asked)
-    await recorder.take(turn, line.has, _what_came_of(robot, over, utterance, turn, began_ns))
+    await recorder.take(question, turn, line.has, _what_came_of(robot, over, utterance, turn, began_ns))
     if over.yields:
-        await recorder.take(await hear_out(robot, await being_answered(robot, utterance, began_ns)), over.has)
+        await recorder.take(utterance, await hear_out(robot, await being_answered(robot, utterance, began_ns)), over.has)
 
 
 def _what_came_of(robot: Robot, over: Over, utterance: Utterance, turn: Turn, began_ns: int) -> Interruption:
@@ -123,6 +129,8 @@ def _what_came_of(robot: Robot, over: Over, utterance: Utterance, turn: Turn, be
     silent_ns = robot.heard.silent_ns(onset_ns, turn.answer_to_ns) if turn.interrupted else None
     cancelled_ns, last_ns = at.get("cancel_requested"), at.get("last_frame_published")
     return Interruption(
+        sound=utterance.pcm,
+        at_s=over.at_s,
         wanted=over.yields,
         in_time=onset_ns < turn.answer_to_ns - TAIL_NS,
         ended=turn.interrupted,
@@ -153,7 +161,9 @@ class _Recorder:
     robot: Robot
     turns: list[RecordedTurn] = field(default_factory=list)
 
-    async def take(self, turn: Turn, has: tuple[str, ...], interruption: Interruption | None = None) -> None:
+    async def take(
+        self, asked: Utterance, turn: Turn, has: tuple[str, ...], interruption: Interruption | None = None
+    ) -> None:
         """Raises Unavailable."""
         made = await _as_made(self.settings, wire.recording_of(self.robot.call_id, turn.generation))
         self.turns.append(
@@ -162,6 +172,7 @@ class _Recorder:
                 self.case,
                 turn,
                 has,
+                asked.pcm,
                 None if made is None else as_played(made, turn.events),
                 self.robot.heard.between(turn.answer_from_ns - BEFORE_NS, turn.answer_to_ns),
                 interruption,

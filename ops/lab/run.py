@@ -12,6 +12,7 @@ from daemons.audio import wav_bytes
 from ops.figures import Bound, Report, Row, Summary
 from ops.lab import gates
 from ops.lab.calls import Dialled, Interruption, RecordedTurn, dial_case
+from ops.lab.callers import Voice
 from ops.lab.cases import Case
 from ops.lab.measures import Measures, measure
 from ops.lab.recorder import path_ms
@@ -63,7 +64,7 @@ async def run(cases: Sequence[Case], times: int, *, llm_model: str, on_case: Cal
         for number in range(1, times + 1):
             for case in cases:
                 box.write_persona(**({} if case.max_sentences is None else {"max_sentences": case.max_sentences}))
-                dialled.append(await dial_case(box.settings, case, f"-r{number}" if times > 1 else ""))
+                dialled.append(await dial_case(box.settings, await Voice.of(box.settings, case), f"-r{number}" if times > 1 else ""))
                 on_case(1)
     return judge(dialled, heard_after_ms)
 

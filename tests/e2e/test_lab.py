@@ -5,7 +5,8 @@ import pytest
 
 from daemons import wire
 from ops.figures import Bound
-from ops.lab.calls import dial_case
+from ops.lab.callers import Voice
+from ops.lab.calls import Dialled, dial_case
 from ops.lab.cases import cases
 from ops.lab.run import Run, judge, report
 from ops.private_box import PrivateBox
@@ -16,13 +17,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 LATENCIES = ("first audio heard", "made → sent")  # of a machine that other tests may share
 
 
+async def dialled(box: PrivateBox, case: str) -> Dialled:
+    return await dial_case(box.settings, await Voice.of(box.settings, cases().named(case)))
+
+
 def missed(run: Run) -> list[Bound]:
     bounds = report(run, "the box's own").bounds
     return [bound for bound in bounds if not bound.held and not any(name in bound.name for name in LATENCIES)]
 
 
 async def test_a_call_through_the_whole_box_sounds_as_it_was_made(box: PrivateBox) -> None:
-    run = judge([await dial_case(box.settings, cases().named("memory"))])
+    run = judge([await dialled(box, "memory")])
     assert len(run.turns) == 2
     assert missed(run) == []
     for one in run.turns:
@@ -33,7 +38,7 @@ async def test_a_call_through_the_whole_box_sounds_as_it_was_made(box: PrivateBo
 
 
 async def test_an_interrupted_answer_is_judged_as_far_as_it_was_sent(box: PrivateBox) -> None:
-    run = judge([await dial_case(box.settings, cases().named("interruption-early"))])
+    run = judge([await dialled(box, "interruption-early")])
     told, answer = run.turns
     assert missed(run) == []
     assert told.recorded.interruption is not None

@@ -16,6 +16,7 @@ from tests.speech_samples import needs_librivox
 
 pytestmark = needs_librivox
 
+SILENCE = Pcm(np.zeros(480, np.int16), RATE_HZ)
 QUESTION = "What is the capital of France?"
 CASE = Case(name="france", suites=(), lines=(Line(say=(QUESTION,), has=("paris",)),))
 
@@ -52,7 +53,8 @@ def turn(
 
 
 def recorded(said: Signal | None, heard: Signal, of: Turn, interruption: Interruption | None = None) -> RecordedTurn:
-    return RecordedTurn("france-1", CASE, of, ("paris",), None if said is None else pcm(said), pcm(heard), interruption)
+    made = None if said is None else pcm(said)
+    return RecordedTurn("france-1", CASE, of, ("paris",), SILENCE, made, pcm(heard), interruption)
 
 
 def missed(*turns: RecordedTurn, spoken_unasked: int = 0, failures: tuple[str, ...] = ()) -> set[str]:
@@ -103,7 +105,7 @@ def test_who_is_cut_off_or_spoken_to_in_silence_is_told(said: Signal, heard: Sig
 
 
 def interruption(*, wanted: bool, ended: bool, in_time: bool = True, silence_ms: float | None = None) -> Interruption:
-    return Interruption(wanted, in_time, ended, held=True, silence_ms=silence_ms, cancel_ms=None)
+    return Interruption(SILENCE, 1.0, wanted, in_time, ended, held=True, silence_ms=silence_ms, cancel_ms=None)
 
 
 def test_an_interruption_ends_the_answer_and_a_cough_does_not(said: Signal, heard: Signal) -> None:
