@@ -1,6 +1,7 @@
 """Whether the memory of the graphics cards is enough for what this box wants to put there: speech, vLLM, or both.
 
-What speech needs is computed, not measured: weights, K/V cache and codec state for each place, and allowances.
+What speech needs is computed, not measured: weights, K/V cache and codec state for each place and for a stream that
+waits beside it, and allowances.
 """
 
 import csv
@@ -28,6 +29,7 @@ QUANTIZATION_SAVES_BYTES = {"0.6B": 0.52e9, "1.7B": 1.49e9}
 # Of both sizes: 28 layers, K and V, 8 heads of 128, 2 bytes each.
 KV_POSITION_BYTES = 28 * 2 * 8 * 128 * 2
 POSITIONS = 2048  # of a phrase: its text, and 12.5 a second
+WAITING_POSITIONS = 800  # of an answer that has begun and waits beside the one that is heard: a minute of it
 CODEC_STATE_BYTES = 5e6
 # Allowances, not measured yet: CUDA's context with its libraries, captured graphs, and what a step works with.
 CONTEXT_MIB = 500
@@ -142,7 +144,7 @@ def tts_mib(settings: Settings) -> int:
     if settings.tts_card is None:
         return 0
     places = settings.slots + settings.direct_slots
-    each_bytes = POSITIONS * KV_POSITION_BYTES + CODEC_STATE_BYTES
+    each_bytes = (POSITIONS + WAITING_POSITIONS) * KV_POSITION_BYTES + 2 * CODEC_STATE_BYTES
     return round((weights_bytes(settings) + places * each_bytes) / MIB) + CONTEXT_MIB + GRAPHS_MIB + WORKSPACE_MIB
 
 
