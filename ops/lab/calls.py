@@ -9,6 +9,7 @@ from daemons.audio import Pcm, read_wav
 from daemons.errors import Unavailable
 from daemons.settings import Settings
 from ops.caller import Turn, synthesize, talk
+from ops.lab import live
 from ops.lab.cases import Case
 from ops.robot import dial
 
@@ -31,9 +32,13 @@ class RecordedTurn:
 
 
 async def dial_case(settings: Settings, case: Case) -> list[RecordedTurn]:
-    """Raises Unavailable or TimeoutError when the call fails."""
+    """Raises StepFailed, Unavailable or TimeoutError when the call fails."""
     spoken = [await synthesize(settings, words) for words in case.say]
-    async with dial(settings.door_url, record=True) as robot:
+    key = settings.operator_key.get_secret_value()
+    async with (
+        live.speaking(settings, case.fault) as tts,
+        dial(settings.door_url, record=True, tts=tts, access_key=key) as robot,
+    ):
         report = await talk(robot, spoken)
         return [
             RecordedTurn(

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ops.lab import live
+
 _FILE = Path(__file__).with_name("cases.toml")
 
 
@@ -17,11 +19,15 @@ class Case(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     say: Annotated[tuple[str, ...], Field(min_length=1)]
     has: tuple[tuple[str, ...], ...] = ()
+    fault: str | None = None
+    """That is put into what is said to the caller, and must be found."""
 
     @model_validator(mode="after")
-    def _one_each(self) -> "Case":
+    def _makes_sense(self) -> "Case":
         if self.has and len(self.has) != len(self.say):
             raise ValueError(f"case {self.name}: `has` has {len(self.has)} entries for {len(self.say)} turns")
+        if self.fault is not None and self.fault not in live.FAULTS:
+            raise ValueError(f"case {self.name}: no live fault is called {self.fault}")
         return self
 
 

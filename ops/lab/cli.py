@@ -43,7 +43,8 @@ def run(
     """Dial real calls to a box of its own, and judge each answer as the caller heard it.
 
     What was heard is laid beside what the speech worker made: gaps, dropouts, clipping, timbre, speed, clicks and
-    booms; and how soon it came. Exit code 1 when a gate is missed.
+    booms; and how soon it came. Into the cases live-… a fault is put, which must be found. Exit code 1 when a gate is
+    missed.
     """
     known = cases()
     if unknown := [name for name in case or () if name not in known]:

@@ -14,6 +14,7 @@ from ops.lab import gates
 from ops.lab.calls import RecordedTurn, dial_case
 from ops.lab.cases import Case
 from ops.lab.measures import Measures, measure
+from ops.lab.mutate import fault_named
 from ops.lab.signals import signal_of
 from ops.private_box import PrivateBox
 
@@ -55,6 +56,14 @@ def judge(recorded: RecordedTurn) -> Judged:
 def report(judged: Sequence[Judged], llm_model: str) -> Report:
     found = Report("How calls sound", facts={"llm": llm_model, "turns": len(judged)})
     found.tables["Turns"] = [_row(one) for one in judged]
+    found.bounds = _found(judged)
+    if sound := [one for one in judged if one.recorded.case.fault is None]:
+        _judge_sound(found, sound)
+    return found
+
+
+def _judge_sound(found: Report, judged: Sequence[Judged]) -> None:
+    """Of calls into which no fault was put."""
     turns = [one.recorded.turn for one in judged]
     first_audio_ms = _known(turn.eot_to_first_audio_ms for turn in turns)
     publish_ms = _known(turn.tts_first_to_publish_ms for turn in turns)
@@ -64,7 +73,7 @@ def report(judged: Sequence[Judged], llm_model: str) -> Report:
     }.items():
         if samples:
             found.samples[name] = Summary.of(samples)
-    found.bounds = [
+    found.bounds += [
         Bound(
             "answers found in the recording", _pct(one.captured for one in judged), gates.CAPTURED_PCT, "%", "at least"
         ),
@@ -88,7 +97,19 @@ def report(judged: Sequence[Judged], llm_model: str) -> Report:
         Bound("first audio made → sent, P95", _p95(publish_ms), gates.FIRST_TO_PUBLISH_P95_MS, "ms"),
         Bound("answers without the word that they must have", sum(bool(one.lacks) for one in judged), 0),
     ]
-    return found
+
+
+def _found(judged: Sequence[Judged]) -> list[Bound]:
+    """Each fault that was put into a call is found by the measure that is meant for it."""
+    spoilt = [(one, fault_named(one.recorded.case.fault)) for one in judged if one.recorded.case.fault is not None]
+    return [
+        Bound(
+            f"{one.recorded.name}: {fault.name} not found by {fault.found_by}",
+            int(not gates.gate_of(fault.found_by).fires(one.measures)),
+            0,
+        )
+        for one, fault in spoilt
+    ]
 
 
 def keep(judged: Sequence[Judged], folder: Path) -> None:
