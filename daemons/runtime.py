@@ -18,6 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 
 from daemons import settings as settings_module
+from daemons import wire
 from daemons.admission import Admission
 from daemons.doors import (
     MAX_BODY_BYTES,
@@ -60,7 +61,7 @@ class Service(Protocol):
 
     @property
     def role(self) -> str:
-        """Its port is the setting `<role>_port`."""
+        """Its port is the setting `<role>_port`, of `tts-lab` too `tts_port`."""
 
     @property
     def slots(self) -> int:
@@ -111,7 +112,7 @@ class Runtime:
     async def run(self) -> int:
         """Live until a signal or a fatal error; returns the exit code."""
         self._service = service = self._make_service(self)
-        self.port = int(getattr(self.settings, f"{service.role}_port"))
+        self.port = int(getattr(self.settings, f"{wire.work_of(service.role)}_port"))
         self.worker = f"{self.settings.advertise_host}:{self.port}"
         self.admission = Admission(
             slots=service.slots,
@@ -171,7 +172,7 @@ class Runtime:
     # Binding and signals
 
     def _bind(self) -> tuple[socket.socket, socket.socket]:
-        setting = f"{settings_module.PREFIX}{self._service.role.upper()}_PORT"
+        setting = f"{settings_module.PREFIX}{wire.work_of(self._service.role).upper()}_PORT"
         return listen(self.port, setting), listen(self.port + 1, f"{setting} (whose health is at port+1)")
 
     def _catch_signals(self) -> None:

@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     tls_by_proxy: bool = Field(False, description="a proxy in front ends TLS: http_port itself listens to the outside")
     access_key: SecretStr = Field(SecretStr(""), description="asked for by /api and by the workers' doors when set")
+    operator_key: SecretStr = Field(
+        SecretStr(""), description="does what access_key does, and gets calls whose workers are not everybody's"
+    )
     http_port: Port = 8080
     https_port: Port = 8443
 
@@ -196,7 +199,7 @@ class Settings(BaseSettings):
             return f"https://{self.public_host}/"
         return f"https://{self.public_host}:{self.https_port}/"
 
-    @field_validator("access_key")
+    @field_validator("access_key", "operator_key")
     @classmethod
     def _fits_a_header(cls, key: SecretStr) -> SecretStr:
         if not re.fullmatch(r"([A-Za-z0-9._~+/=-]{8,})?", key.get_secret_value()):

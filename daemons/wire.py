@@ -2,7 +2,7 @@
 
 import struct
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -32,6 +32,17 @@ AgentState = Literal["initializing", "listening", "thinking", "speaking"]
 Priority = Literal["committed", "speculative"]
 Role = Literal["stt", "llm", "tts", "agent"]
 CALL_ROLES: tuple[Role, ...] = ("agent", "stt", "llm", "tts")
+
+# Who may speak in a call: what every caller gets, and what is there for the operator alone
+TtsRole = Literal["tts", "tts-lab"]
+TTS_ROLES: tuple[TtsRole, ...] = ("tts", "tts-lab")
+TTS_LAB: Final = "tts-lab"  # the lab's own, which spoils what it says on purpose
+
+
+def work_of(role: str) -> str:
+    """What workers of a role do: those of `tts-lab` do what those of `tts` do, in calls that ask for them by name."""
+    return role.partition("-")[0]
+
 
 TraceEvent = Literal[
     "user_started",

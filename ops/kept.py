@@ -14,7 +14,7 @@ from daemons.errors import ConfigurationError
 from daemons.settings import PREFIX, Settings
 from ops.progress import console
 
-SECRETS = tuple(f"{PREFIX}{name}" for name in ("LIVEKIT_API_SECRET", "TOKEN_SECRET", "VLLM_API_KEY"))
+SECRETS = tuple(f"{PREFIX}{name}" for name in ("LIVEKIT_API_SECRET", "OPERATOR_KEY", "TOKEN_SECRET", "VLLM_API_KEY"))
 NOT_KEPT = (f"{PREFIX}VAR_DIR",)  # it says where the kept ones lie
 
 

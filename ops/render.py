@@ -259,6 +259,7 @@ def _revealed(settings: Settings) -> tuple[str, ...]:
     """The secrets, which a dump hides: a changed one must change the fingerprint."""
     hidden = (
         settings.access_key,
+        settings.operator_key,
         settings.livekit_api_secret,
         settings.token_secret,
         settings.llm_upstream_api_key,

@@ -345,16 +345,19 @@ async def dial(
     access_key: str = "",
     camera: bool = False,
     record: bool = False,
+    tts: wire.TtsRole = "tts",
     patience_s: float = 120,
     on_queued: Callable[[wire.CallQueued], None] = lambda _: None,
 ) -> AsyncIterator[Robot]:
     """Ask the box at `door_url` for a call, wait in its queue if need be, and join; hangs up at the end.
 
+    `tts` is the role that speaks; another than "tts" is had with the operator's key, as `access_key`.
     Raises AtCapacity or Unavailable with the box's own words.
     """
     headers = {"Authorization": f"Bearer {access_key}"} if access_key else {}
     async with aiohttp.ClientSession(door_url, headers=headers) as session:
         asked = {name: "true" for name, wanted in (("camera", camera), ("record", record)) if wanted}
+        asked["tts"] = tts
         granted = await _admitted(session, asked, patience_s, on_queued)
         robot = Robot(lambda: _granted_again(session, granted, asked))
         try:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import aiohttp
 
 from daemons import settings as settings_module
+from daemons import wire
 from daemons.settings import PREFIX, ROOT
 from ops.free_ports import free_pair
 from ops.run import StepFailed
@@ -38,7 +39,7 @@ class Worker:
         self._module = module or (f"daemons.{role}",)
         given = {"redis_url": redis_url, "var_dir": folder, "models_dir": settings_module.load().models_dir}
         own = {f"{PREFIX}{name.upper()}": str(value) for name, value in {**given, **settings}.items()}
-        port = {f"{PREFIX}{role.upper()}_PORT": str(self.port)}
+        port = {f"{PREFIX}{wire.work_of(role).upper()}_PORT": str(self.port)}
         self._environment = settings_module.environment_without_settings() | own | port
 
     async def __aenter__(self) -> Self:

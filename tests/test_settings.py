@@ -136,6 +136,7 @@ def test_every_bad_setting_has_a_line_of_its_own(var_dir: Path, monkeypatch: pyt
         ("CALLBOX_HTTP_PORT", "65535", "CALLBOX_HTTP_PORT: Input should be less than or equal to 65534"),
         ("CALLBOX_SLOTS", "0", "CALLBOX_SLOTS: Input should be greater than or equal to 1"),
         ("CALLBOX_ACCESS_KEY", "short", "CALLBOX_ACCESS_KEY: at least 8 letters"),
+        ("CALLBOX_OPERATOR_KEY", "short", "CALLBOX_OPERATOR_KEY: at least 8 letters"),
         ("CALLBOX_ACCESS_KEY", 'spaces and "quotes"', "CALLBOX_ACCESS_KEY: at least 8 letters"),
         ("CALLBOX_REDIS_URL", "localhost:6380", "CALLBOX_REDIS_URL: redis://HOST:PORT/DB"),
         ("CALLBOX_REDIS_URL", "redis://localhost:port/0", "CALLBOX_REDIS_URL: Port could not be cast"),

@@ -53,6 +53,7 @@ class Peers:
         self._holder = holder
         self._replace_s = replace_s
         self._call = holder.call
+        self._roles = {wire.work_of(role): role for role in holder.bundle}  # by work; of each there is one
         self._sockets: dict[str, aiohttp.ClientWebSocketResponse] = {}
         self._request_id = 0
 
@@ -122,7 +123,7 @@ class Peers:
         """What the model is writing is heard by now, and must not be dropped for other calls. A hint, too."""
 
         async def ask() -> None:
-            member = self._holder.bundle["llm"]
+            member = self._member("llm")
             async with self._session.post(f"{member.addr}/llm/keep", headers=self._headers(member)) as response:
                 if response.status != 204:
                     raise Unavailable(f"llm answered {response.status}: {(await response.text())[:300]}")
@@ -141,7 +142,7 @@ class Peers:
         """`text` spoken, int16 [n] at 24 kHz, when nobody else wants the worker. Raises Unavailable."""
 
         async def ask() -> Samples:
-            member = self._holder.bundle["tts"]
+            member = self._member("tts")
             headers = {**self._headers(member), wire.PRIORITY: "speculative"}
             async with self._session.post(
                 f"{member.addr}/tts/stream", json={"text": text}, headers=headers
@@ -170,7 +171,7 @@ class Peers:
 
     async def _with_replacement(self, role: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Ask; once more over a new connection, since the old one may just have been cut; then of another worker."""
-        if role in self._holder.moving:
+        if self._roles[role] in self._holder.moving:
             with contextlib.suppress(Unavailable):
                 await self._swap(role)
         for _ in range(2):
@@ -212,13 +213,13 @@ class Peers:
 
     async def _swap(self, role: str) -> bool:
         """Whether another worker serves the role from now on. Raises Unavailable when the registry does not answer."""
-        if await self._holder.swap(role) is None:
+        if await self._holder.swap(self._roles[role]) is None:
             return False
         await self._drop_socket(role)
         return True
 
     async def _open_chat(self, body: dict[str, Any], priority: wire.Priority) -> aiohttp.ClientResponse:
-        member = self._holder.bundle["llm"]
+        member = self._member("llm")
         response = await self._session.post(
             f"{member.addr}/v1/chat/completions",
             json={**body, "stream": True},
@@ -234,7 +235,7 @@ class Peers:
     async def _socket(self, role: str, path: str) -> aiohttp.ClientWebSocketResponse:
         socket = self._sockets.get(role)
         if socket is None or socket.closed:
-            member = self._holder.bundle[role]
+            member = self._member(role)
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 socket = await self._session.ws_connect(
                     f"{member.addr}{path}", headers=self._headers(member), max_msg_size=MAX_MESSAGE_BYTES, heartbeat=10
@@ -248,6 +249,9 @@ class Peers:
             with contextlib.suppress(*_BROKEN):
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     await socket.close()
+
+    def _member(self, role: str) -> Member:
+        return self._holder.bundle[self._roles[role]]
 
     def _headers(self, member: Member) -> dict[str, str]:
         return Claim(self._call, member.slot, member.fence, member.boot).headers()

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 from prometheus_client import Counter
+from pydantic import SecretStr
 
 from daemons import wire
 from daemons.errors import BadRequest, ConfigurationError, Unavailable
@@ -79,7 +80,7 @@ class TokenServer:
     # Doors
 
     async def _start(self, request: web.Request) -> web.Response:
-        if refused := self._key_refused(request):
+        if refused := self._key_refused(request) or self._role_refused(request):
             return refused
         if self._runtime.draining.is_set():
             raise Unavailable("it is starting anew")
@@ -94,13 +95,13 @@ class TokenServer:
 
     async def _show(self, request: web.Request) -> web.Response:
         """A place in the queue, kept by asking; for a call that goes on, a fresh token."""
-        if refused := self._secret_refused(request):
+        if refused := self._secret_refused(request) or self._role_refused(request):
             return refused
         return self._respond(request, await self._standing(request.match_info["call"], request))
 
     async def _listen(self, request: web.Request) -> web.StreamResponse:
         """The same as `_show`, told by server-sent events until the call is granted or refused."""
-        if refused := self._secret_refused(request):
+        if refused := self._secret_refused(request) or self._role_refused(request):
             return refused
         if self._listeners >= self._settings.queue_max + self._settings.slots:
             return self._respond(request, _refused("full", "too many pages are waiting already", RETRY_AFTER_S))
@@ -160,11 +161,10 @@ class TokenServer:
         Raises Unavailable when the registry is away, or when a role has no worker: a call that waits keeps its place
         for as long as it asks.
         """
+        roles = [_speaker(request) if role == "tts" else role for role in self._settings.call_roles]
         deadline = time.monotonic() + ROOM_READY_S
         while True:
-            answer = await self._registry.acquire(
-                call, self._settings.call_roles, LEASE_TTL_MS, self._settings.queue_max
-            )
+            answer = await self._registry.acquire(call, roles, LEASE_TTL_MS, self._settings.queue_max)
             if answer.status is not AcquireStatus.GRANTED:
                 break
             try:
@@ -261,11 +261,25 @@ class TokenServer:
         return answer
 
     def _key_refused(self, request: web.Request) -> web.Response | None:
-        key = self._settings.access_key.get_secret_value()
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-        if not key or _same(given, key):
+        keys = (self._settings.access_key, self._settings.operator_key)
+        if not self._settings.access_key or any(self._has(request, key) for key in keys):
             return None
         return self._respond(request, _refused("forbidden", "This service asks for an access key."))
+
+    def _role_refused(self, request: web.Request) -> web.Response | None:
+        """Of who asks for another speech worker than every caller gets, without the operator's key."""
+        role = _speaker(request)
+        if role not in wire.TTS_ROLES:
+            raise BadRequest(f"no worker speaks as {role}; there are {', '.join(wire.TTS_ROLES)}")
+        if role == "tts" or self._has(request, self._settings.operator_key):
+            return None
+        message = f"Calls with {role} are the operator's: send Authorization: Bearer KEY, with {PREFIX}OPERATOR_KEY."
+        return self._respond(request, _refused("forbidden", message))
+
+    def _has(self, request: web.Request, key: SecretStr) -> bool:
+        """Whether the request brings this key; one that is empty nobody has."""
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        return bool(key) and _same(given, key.get_secret_value())
 
     def _secret(self, call: str) -> str:
         """Proves who owns the call; needs no memory, so it outlives this process."""
@@ -300,6 +314,11 @@ _STATUS = {
     "full": 503,
     "unavailable": 503,
 }
+
+
+def _speaker(request: web.Request) -> str:
+    """The role that is asked to speak in the call."""
+    return request.query.get("tts", "tts")
 
 
 def _refused(error: wire.Refusal, message: str, retry_after_s: float | None = None) -> wire.CallRefused:

@@ -11,6 +11,7 @@ from daemons.audio import STT_RATE_HZ, Pcm, read_wav, wav_bytes
 from daemons.errors import AtCapacity, Unavailable, in_words
 from daemons.settings import Settings
 from ops.caller import GREETING_TIMEOUT_S, TAIL_NS, Turn, Utterance, ask, being_answered, hear_out, speech_start_ns
+from ops.lab import live
 from ops.lab.callers import Voice
 from ops.lab.cases import Case, Line, Over
 from ops.lab.playlog import as_played
@@ -76,7 +77,7 @@ class Dialled:
 async def dial_case(settings: Settings, voice: Voice, label: str = "") -> Dialled:
     """Tried again once when a call breaks. `label` tells its turns from others of the same case.
 
-    Raises Unavailable when a worker is not there that is wanted besides.
+    Raises Unavailable or StepFailed when a worker is not there that is wanted besides.
     """
     case = voice.case
     failures: list[str] = []
@@ -94,7 +95,11 @@ async def dial_case(settings: Settings, voice: Voice, label: str = "") -> Dialle
 
 async def _call(settings: Settings, name: str, voice: Voice) -> Call:
     case = voice.case
-    async with dial(settings.door_url, record=True) as robot:
+    key = settings.operator_key.get_secret_value()
+    async with (
+        live.speaking(settings, case.fault) as tts,
+        dial(settings.door_url, record=True, tts=tts, access_key=key) as robot,
+    ):
         if len(noise := voice.noise):
             robot.surround(noise)
         await robot.event(happened("reply_heard"), GREETING_TIMEOUT_S)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ops.lab import live
+
 _FILE = Path(__file__).with_name("cases.toml")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
@@ -76,7 +78,14 @@ class Case(Strict):
     noise_snr_db: Annotated[float, Field(ge=0, le=60)] | None = None
     calls: Annotated[int, Field(ge=1, le=8)] = 1
     max_sentences: Annotated[int, Field(ge=1)] | None = None  # of an answer, where the persona's own will not do
+    fault: str | None = None  # that is put into what is said to the caller, and must be found
     lines: Annotated[tuple[Line, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _has_a_fault_that_is_known(self) -> "Case":
+        if self.fault is not None and self.fault not in live.FAULTS:
+            raise ValueError(f"no live fault is called {self.fault}; there are {', '.join(live.FAULTS)}")
+        return self
 
 
 class Cases(Strict):

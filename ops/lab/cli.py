@@ -47,6 +47,7 @@ def run(
 
     What was heard is laid beside what the speech worker made: gaps, dropouts, clipping, timbre, speed, clicks and
     booms; and how soon it came. Callers interrupt, cough, pause in mid-sentence, and are loud, quiet or in noise.
+    Into the cases live-… a fault is put, which must be found.
     Exit code 1 when a gate is missed.
     """
     known = [one.name for one in cases().case]

@@ -37,5 +37,9 @@ FIRST_TO_PUBLISH_P95_MS = 120.0
 YIELDS_WITHIN_MS = 2000.0
 
 
+def gate_of(measure: str) -> Gate:
+    return next(gate for gate in GATES if gate.measure == measure)
+
+
 def limit_of(measure: str) -> float:
-    return next(gate.limit for gate in GATES if gate.measure == measure)
+    return gate_of(measure).limit

@@ -11,10 +11,7 @@ import numpy as np
 from scipy import signal as filters
 
 from ops.lab.signals import FRAME, RATE_HZ, Positions, Signal, active, frame_starts, levels_dbfs
-
-BOOM_HZ = 60.0
-BOOM_S = 0.1
-PACKET = 2 * FRAME  # 20 ms, what WebRTC sends at a time
+from ops.lab.spoil import BOOM, Boom, Distort, Loss, Speed, spoilt
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +26,17 @@ class Fault:
 
 def boom(signal: Signal, peak_dbfs: float, random: np.random.Generator) -> Signal:
     """A thump in the loudspeaker, twice."""
-    length = round(BOOM_S * RATE_HZ)
-    thump = np.sin(2 * np.pi * BOOM_HZ * np.arange(length) / RATE_HZ) * np.hanning(length)
-    struck = signal.copy()
-    for at in _places(signal, 2, length, random):
-        struck[at : at + length] += 10 ** (peak_dbfs / 20) * thump
-    return struck
+    return spoilt(signal, Boom(peak_dbfs, _places(signal, 2, BOOM, random)))
 
 
 def speed(signal: Signal, percent: float, random: np.random.Generator) -> Signal:
     """A clock that runs slow: all is longer, and lower."""
-    length = round(len(signal) * (1 + percent / 100))
-    return np.interp(np.linspace(0, len(signal) - 1, length), np.arange(len(signal)), signal)
+    return spoilt(signal, Speed(percent))
 
 
 def distort(signal: Signal, drive: float, random: np.random.Generator) -> Signal:
     """An amplifier that is driven too hard, of the same loudness."""
-    loudest = np.max(np.abs(signal))
-    driven = np.tanh(drive * signal / loudest)
+    driven = spoilt(signal, Distort(drive, float(np.max(np.abs(signal))), 1.0))
     return np.asarray(driven * np.sqrt(np.mean(signal**2) / np.mean(driven**2)))
 
 
@@ -61,12 +51,9 @@ def gap(signal: Signal, milliseconds: float, random: np.random.Generator) -> Sig
 
 def loss(signal: Signal, percent: float, random: np.random.Generator) -> Signal:
     """Packets of speech that did not come, and that nobody concealed."""
-    starts = frame_starts(signal)[::2]
-    speaks = np.flatnonzero(active(levels_dbfs(signal, starts)))
-    lost = signal.copy()
-    for index in random.choice(speaks, math.ceil(len(speaks) * percent / 100), replace=False):
-        lost[starts[index] : starts[index] + PACKET] = 0
-    return lost
+    speaks = np.flatnonzero(active(levels_dbfs(signal, frame_starts(signal)[::2])))
+    lost = random.choice(speaks, math.ceil(len(speaks) * percent / 100), replace=False)
+    return spoilt(signal, Loss(frozenset(lost.tolist())))
 
 
 def low_pass(signal: Signal, hz: float, random: np.random.Generator) -> Signal:
@@ -135,3 +122,8 @@ FAULTS = (
         {"mel_distance_db": TIMBRE, "hf_ratio_drop_db": TIMBRE, "spike_count": EDGES},
     ),
 )
+
+
+def fault_named(name: str) -> Fault:
+    """Raises KeyError."""
+    return {fault.name: fault for fault in FAULTS}[name]

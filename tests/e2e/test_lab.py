@@ -8,7 +8,8 @@ from ops.figures import Bound
 from ops.lab.callers import Voice
 from ops.lab.calls import Dialled, dial_case
 from ops.lab.cases import cases
-from ops.lab.run import Run, judge, report
+from ops.lab.run import Run, judge
+from ops.lab.verdict import report
 from ops.private_box import PrivateBox
 from ops.robot import dial, happened
 

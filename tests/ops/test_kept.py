@@ -55,6 +55,7 @@ def test_secrets_are_made_once_and_for_nobody_else(var_dir: Path) -> None:
     kept.make_secrets(var_dir)
     assert settings_module.load() == first
     assert len(first.livekit_api_secret.get_secret_value()) >= 32
+    assert len(first.operator_key.get_secret_value()) >= 32
     assert first.token_secret.get_secret_value() != first.livekit_api_secret.get_secret_value()
     assert mode(var_dir / "secrets.env") == 0o600
 

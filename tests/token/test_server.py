@@ -341,6 +341,54 @@ async def test_a_call_is_recorded_when_its_caller_asks_for_it(make_box: MakeBox,
 # Refused
 
 
+OPERATOR = {"Authorization": "Bearer turn-the-page"}
+
+
+async def test_the_labs_voice_is_for_the_operator_alone(make_box: MakeBox) -> None:
+    async with make_box(access_key="open-sesame", operator_key="turn-the-page") as box:
+        await box.add_workers("stt", "llm", "tts", "tts-lab")
+        await box.start_agent()
+        refused = await box.ask(path="?tts=tts-lab", Authorization="Bearer open-sesame")
+        assert (refused.status, refused.body["error"]) == (403, "forbidden")
+        assert "CALLBOX_OPERATOR_KEY" in refused.body["message"]
+        assert (await box.ask(path="?tts=tts-lab", **OPERATOR)).status == 201
+        workers = (await box.registry.snapshot()).workers
+        assert {worker.role for worker in workers if worker.leases} == {"agent", "stt", "llm", "tts-lab"}
+
+
+@pytest.mark.parametrize("key", ["", "turn-the-page"])
+async def test_others_get_the_usual_voice_and_none_but_that(make_box: MakeBox, key: str) -> None:
+    async with make_box(operator_key=key) as box:
+        await box.add_workers("stt", "llm", "tts", "tts-lab")
+        await box.start_agent()
+        for given in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer turn-the-pagE"}):
+            refused = await box.ask(path="?tts=tts-lab", **given)
+            assert (refused.status, refused.body["error"]) == (403, "forbidden"), given
+        call = (await box.ask(path="?tts=tts")).body
+        workers = (await box.registry.snapshot()).workers
+        assert {worker.role for worker in workers if worker.leases} == set(wire.CALL_ROLES)
+        for path in ("", "/events"):
+            refused = await box.ask("GET", f"/{call['call_id']}{path}?tts=tts-lab", call["secret"])
+            assert (refused.status, refused.body["error"]) == (403, "forbidden"), path
+
+
+@pytest.mark.parametrize("role", ["agent", "tts-other", ""])
+async def test_a_role_that_is_none_is_refused_by_name(make_box: MakeBox, role: str) -> None:
+    async with make_box(operator_key="turn-the-page") as box:
+        refused = await box.ask(path=f"?tts={role}", **OPERATOR)
+        assert (refused.status, refused.body["error"]) == (400, "bad_request")
+        assert "tts, tts-lab" in refused.body["message"]
+
+
+async def test_without_a_worker_of_the_labs_nobody_waits_for_one(make_box: MakeBox) -> None:
+    async with make_box(operator_key="turn-the-page", queue_max=2) as box:
+        await box.add_workers("agent", "stt", "llm", "tts")
+        refused = await box.ask(path="?tts=tts-lab", **OPERATOR)
+        assert (refused.status, refused.body["error"]) == (503, "unavailable")
+        assert "no tts-lab worker is running" in refused.body["message"]
+        assert (await box.registry.snapshot()).queue == ()
+
+
 @pytest.mark.parametrize("missing", ["agent", "tts"])
 async def test_the_role_that_is_missing_is_named(make_box: MakeBox, missing: str) -> None:
     async with make_box() as box:

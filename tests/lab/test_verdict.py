@@ -7,9 +7,10 @@ from daemons.audio import Pcm, to_int16
 from ops.caller import Turn
 from ops.lab.calls import Call, Dialled, Interruption, RecordedTurn
 from ops.lab.cases import Case, Line
-from ops.lab.run import Run, judge, report
+from ops.lab.run import Run, judge
 from ops.lab.self_test import as_heard
 from ops.lab.signals import RATE_HZ, Signal
+from ops.lab.verdict import report
 from ops.robot import Reception
 from tests.lab.recordings import recordings
 from tests.speech_samples import needs_librivox
