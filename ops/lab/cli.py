@@ -14,8 +14,8 @@ from daemons.errors import BadRequest
 from ops.bench.answers import ANSWERS
 from ops.bench.speaking import Speaker
 from ops.figures import JsonFile
+from ops.lab import advice, evidence, page, self_test
 from ops.lab import run as lab_run
-from ops.lab import self_test
 from ops.lab.cases import cases
 from ops.lab.signals import Signal, signal_of
 from ops.private_box import Model
@@ -37,24 +37,53 @@ def run(
         list[str] | None, typer.Option(help="Only this one, of those in ops/lab/cases.toml; repeatable.")
     ] = None,
     model: Model = "",
-    keep: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to put recordings and events.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="For the report and what it rests on; one of its own in var/lab.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Dial real calls to a box of its own, and judge each answer as the caller heard it.
 
     What was heard is laid beside what the speech worker made: gaps, dropouts, clipping, timbre, speed, clicks and
-    booms; and how soon it came. Exit code 1 when a gate is missed.
+    booms; and how soon it came. It leaves a report to look at and to listen to. Exit code 1 when a gate is missed.
     """
     known = cases()
     if unknown := [name for name in case or () if name not in known]:
         raise BadRequest(f"no such case: {', '.join(unknown)}; there are {', '.join(known)}")
     chosen = [known[name] for name in case or known]
-    llm_model = model or settings.load().llm_model
+    box = settings.load()
+    folder = out.absolute() if out else evidence.new_folder(_runs_dir(box))
+    evidence.want_free(folder)
+    llm_model = model or box.llm_model
+    dialled: list[evidence.Box] = []
     with count_bar("cases", len(chosen)) as on_case:
-        judged = asyncio.run(lab_run.run(chosen, llm_model=llm_model, on_case=on_case))
-    if keep is not None:
-        lab_run.keep(judged, keep)
-    lab_run.report(judged, llm_model).finish(json_file)
+        judged = asyncio.run(
+            lab_run.run(
+                chosen,
+                llm_model=llm_model,
+                on_case=on_case,
+                on_end=lambda private: dialled.append(evidence.Box.of(private)),
+            )
+        )
+    found = lab_run.report(judged, llm_model)
+    evidence.write(folder, judged, found, dialled[0])
+    evidence.prune(_runs_dir(box))
+    written = page.lay(folder, _runs_dir(box))
+    try:
+        found.finish(json_file)
+    finally:
+        for line in (*advice.in_lines(found.as_data()["bounds"]), str(written)):
+            typer.echo(line, err=str(json_file) == "-")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The name of one in var/lab, or a folder.")],
+) -> None:
+    """Make report.html and report.md again, from what a run has left in its folder."""
+    runs_dir = _runs_dir(settings.load())
+    folder = runs_dir / run
+    typer.echo(page.lay(folder if folder.is_dir() else run.absolute(), runs_dir))
 
 
 @app.command(name="self-test")
@@ -71,6 +100,10 @@ def self_test_command(
     with count_bar("cases", self_test.cases(recordings)) as on_case:
         matrix = self_test.run(said, on_case)
     self_test.report(matrix).finish(json_file)
+
+
+def _runs_dir(box: settings.Settings) -> Path:
+    return box.var_dir.absolute() / "lab"
 
 
 async def _say(count: int) -> list[Signal]:

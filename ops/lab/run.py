@@ -1,14 +1,11 @@
 """A run of the lab: its calls, what was measured of each turn, and the verdict."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
-from daemons.audio import wav_bytes
 from ops.figures import Bound, Report, Row, Summary
 from ops.lab import gates
 from ops.lab.calls import RecordedTurn, dial_case
@@ -35,14 +32,20 @@ class Judged:
         return [] if not wanted or any(word in words for word in wanted) else list(wanted)
 
 
-async def run(cases: Sequence[Case], *, llm_model: str, on_case: Callable[[int], None]) -> list[Judged]:
-    """Each case is a call to a box of the run's own. Raises StepFailed, Unavailable or TimeoutError."""
+async def run(
+    cases: Sequence[Case], *, llm_model: str, on_case: Callable[[int], None], on_end: Callable[[PrivateBox], None]
+) -> list[Judged]:
+    """Each case is a call to a box of the run's own, which `on_end` is shown before it is gone.
+
+    Raises StepFailed, Unavailable or TimeoutError.
+    """
     judged: list[Judged] = []
     with PrivateBox(slots=1, llm_model=llm_model) as box:
         box.write_persona()
         for case in cases:
             judged += [judge(recorded) for recorded in await dial_case(box.settings, case)]
             on_case(1)
+        on_end(box)
     return judged
 
 
@@ -89,19 +92,6 @@ def report(judged: Sequence[Judged], llm_model: str) -> Report:
         Bound("answers without the word that they must have", sum(bool(one.lacks) for one in judged), 0),
     ]
     return found
-
-
-def keep(judged: Sequence[Judged], folder: Path) -> None:
-    """What the verdict rests on: of each turn both recordings, its events, and what was measured."""
-    for one in judged:
-        place = folder / one.recorded.name
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "heard.wav").write_bytes(wav_bytes(one.recorded.heard))
-        if one.recorded.said is not None:
-            (place / "said.wav").write_bytes(wav_bytes(one.recorded.said))
-        measures = {name: value if math.isfinite(value) else None for name, value in asdict(one.measures).items()}
-        facts = {"measures": measures, "turn": one.recorded.turn.model_dump()}
-        (place / "turn.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _row(one: Judged) -> Row:
