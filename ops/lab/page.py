@@ -14,7 +14,6 @@ from typing import Any
 
 import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
-from markupsafe import Markup
 
 from daemons.audio import TTS_RATE_HZ, Pcm, to_float
 from ops.figures import figure
@@ -55,7 +54,7 @@ class Gate:
 class Trend:
     name: str
     measured: str
-    picture: Markup
+    picture: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +65,8 @@ class TurnView:
     missed: list[tuple[str, bool]]  # gate, whether the run's verdict hangs on it
     found: bool
     in_step: bool
-    waves: Markup
-    spectra: Markup
+    waves: str
+    spectra: str
     said: str  # as data: URIs
     heard: str
 
@@ -87,7 +86,7 @@ def html(run: Run, before: Sequence[dict[str, Any]]) -> str:
     return _template("report.html.jinja").render(
         _facts(run),
         turns=[_view(turn, run) for turn in run.turns],
-        waits=Markup(pictures.waterfall(waits, gates.EOT_TO_FIRST_AUDIO_P95_MS)),
+        waits=pictures.waterfall(waits, gates.EOT_TO_FIRST_AUDIO_P95_MS),
         limit_ms=gates.EOT_TO_FIRST_AUDIO_P95_MS,
         stages=STAGES,
         trends=_trends(run, before),
@@ -104,11 +103,12 @@ def markdown(run: Run) -> str:
 def _facts(run: Run) -> dict[str, Any]:
     table = [_gate(bound, run) for bound in run.report["bounds"]]
     missed = [gate for gate in table if not gate.held]
-    count = f"{len(missed)} gate{'s' if len(missed) > 1 else ''} missed"
+    names = ", ".join(advice.gate_of(gate.name) for gate in missed)
+    failed = f"{len(missed)} gate{'s' if len(missed) > 1 else ''} missed: {names}"
     return {
         "report": run.report,
         "versions": run.versions,
-        "verdict": f"{count}: {', '.join(gate.name for gate in missed)}" if missed else "This build sounds right",
+        "verdict": failed if missed else "This build sounds right",
         "gates": table,
         "missed": missed,
     }
@@ -148,8 +148,8 @@ def _view(kept: KeptTurn, run: Run) -> TurnView:
         missed=[(name, name in judged) for name in kept.facts.missed],
         found=beside is not None,
         in_step=beside is not None and beside.in_step,
-        waves=Markup(pictures.waveforms(said, heard, beside)),
-        spectra=Markup(pictures.spectrograms(said, heard, beside)),
+        waves=pictures.waveforms(said, heard, beside),
+        spectra=pictures.spectrograms(said, heard, beside),
         said="" if kept.said is None else _sound(kept.said),
         heard=_sound(kept.heard),
     )
@@ -174,7 +174,7 @@ def _trends(run: Run, before: Sequence[dict[str, Any]]) -> list[Trend]:
         values = [one.get(bound["name"]) for one in past] + [bound["measured"]]
         if any(value is not None for value in values):
             picture = pictures.trend(values, bound["limit"], at_most=bound["kind"] == "at most")
-            trends.append(Trend(bound["name"], _gate(bound, run).measured, Markup(picture)))
+            trends.append(Trend(bound["name"], _gate(bound, run).measured, picture))
     return trends
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
 from daemons.audio import Pcm
 from daemons.errors import BadRequest
@@ -106,7 +107,7 @@ def test_earlier_runs_of_the_same_turns_are_found(tmp_path: Path) -> None:
 def test_versions_tell_models_and_what_was_changed_but_no_secrets() -> None:
     box = Settings(
         llm_model="smollm2-135m",
-        access_key="a-secret-key",
+        access_key=SecretStr("a-secret-key"),
         redis_url="redis://:hidden-word@redis.example:6379/0",
         http_port=8123,
     )
