@@ -123,23 +123,23 @@ class Report:
         if self.samples:
             table = _table(self.unit, "n", "median", "P95", "P99", "max")
             for name, s in self.samples.items():
-                table.add_row(name, str(s.n), *(_figure(value) for value in (s.median, s.p95, s.p99, s.max)))
+                table.add_row(name, str(s.n), *(figure(value) for value in (s.median, s.p95, s.p99, s.max)))
             console.print(table)
         for name, count in self.counts.items():
-            console.print(f"{name}: {_figure(count)}", markup=False)
+            console.print(f"{name}: {figure(count)}", markup=False)
         for name, ratio in self.ratios.items():
             console.print(f"{name}: {ratio:.2f} times", markup=False)
         for title, rows in self.tables.items():
             shown = _table(*rows[0])
             for row in rows:
-                shown.add_row(*(cell if isinstance(cell, str) else _figure(cell) for cell in row.values()))
+                shown.add_row(*(cell if isinstance(cell, str) else figure(cell) for cell in row.values()))
             console.print(f"[bold]{title}[/bold]")
             console.print(shown)
         for bound in self.bounds:
             mark = "[green]held[/green]  " if bound.held else "[red]MISSED[/red]"
             console.print(f"{mark} {bound.name}: ", end="")
             unit = bound.unit and f" {bound.unit}"
-            said = f"{_figure(bound.measured)}{unit}, {bound.kind} {_figure(bound.limit)}{unit}"
+            said = f"{figure(bound.measured)}{unit}, {bound.kind} {figure(bound.limit)}{unit}"
             console.print(said, markup=False)
 
     def finish(self, json_file: Path | None) -> None:
@@ -215,7 +215,7 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _figure(value: float | None) -> str:
+def figure(value: float | None) -> str:
     """Three digits that mean something, and all of a whole number."""
     if value is None:
         return "-"

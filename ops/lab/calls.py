@@ -47,6 +47,7 @@ class RecordedTurn:
     """
 
     name: str
+    call: str
     case: Case
     turn: Turn
     has: tuple[str, ...]
@@ -174,6 +175,7 @@ class _Recorder:
         self.turns.append(
             RecordedTurn(
                 f"{self.name}-{len(self.turns) + 1}",
+                self.name,
                 self.case,
                 turn,
                 has,

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,12 @@ from daemons.errors import BadRequest
 from ops.bench.answers import ANSWERS
 from ops.bench.speaking import Speaker
 from ops.figures import JsonFile
-from ops.lab import accuracy, self_test
+from ops.lab import accuracy, advice, evidence, page, self_test, verdict
 from ops.lab import run as lab_run
-from ops.lab.cases import Suite, cases
+from ops.lab.callers import Voice
+from ops.lab.cases import Case, Suite, cases
+from ops.lab.compare import compare as compared
+from ops.lab.replay import replayed
 from ops.lab.signals import RATE_HZ, Signal, signal_of
 from ops.private_box import Model
 from ops.progress import count_bar
@@ -25,6 +29,15 @@ from ops.redis_server import RedisServer
 from ops.worker import Worker
 
 app = typer.Typer(rich_markup_mode=None)
+
+
+baseline_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The run that others are compared with.")
+app.add_typer(baseline_app, name="baseline")
+
+Out = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="For the report and what it rests on; one of its own in var/lab.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The name of one in var/lab, or a folder.")]
 
 
 @app.callback()
@@ -40,26 +53,62 @@ def run(
     ] = None,
     times: Annotated[int, typer.Option(min=1, help="How often, one round of all cases after another.")] = 1,
     model: Model = "",
-    keep: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to put recordings and events.")] = None,
+    out: Out = None,
     json_file: JsonFile = None,
 ) -> None:
     """Dial real calls to a box of its own, and judge each answer as the caller heard it.
 
     What was heard is laid beside what the speech worker made: gaps, dropouts, clipping, timbre, speed, clicks and
     booms; and how soon it came. Callers interrupt, cough, pause in mid-sentence, and are loud, quiet or in noise.
-    Into the cases live-… a fault is put, which must be found.
-    Exit code 1 when a gate is missed.
+    Into the cases live-… a fault is put, which must be found. It leaves a report to look at and to listen to, and is
+    compared with the baseline, if one is set. Exit code 1 when a gate is missed.
     """
     known = [one.name for one in cases().case]
     if unknown := [name for name in case or () if name not in known]:
         raise BadRequest(f"no such case: {', '.join(unknown)}; there are {', '.join(known)}")
     chosen = [cases().named(name) for name in case] if case else cases().of(suite)
-    llm_model = model or settings.load().llm_model
-    with count_bar("cases", times * len(chosen)) as on_case:
-        done = asyncio.run(lab_run.run(chosen, times, llm_model=llm_model, on_case=on_case))
-    if keep is not None:
-        lab_run.keep(done.turns, keep)
-    lab_run.report(done, llm_model).finish(json_file)
+    _dial(chosen, Voice.of, times=times, model=model, out=out, json_file=json_file)
+
+
+@app.command()
+def replay(
+    call: Annotated[Path, typer.Argument(metavar="RUN/CALL", help="A run in var/lab, or its folder, and its call.")],
+    model: Model = "",
+    out: Out = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Say once more what a caller said in a call that was kept, to this build, and judge the answers."""
+    voice = replayed(evidence.read(_folder(call.parent)), call.name)
+
+    async def voice_of(_settings: settings.Settings, _case: Case) -> Voice:
+        return voice
+
+    _dial([voice.case], voice_of, times=1, model=model, out=out, json_file=json_file)
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Make report.html and report.md again, from what a run has left in its folder."""
+    typer.echo(page.lay(_folder(run), _runs_dir()))
+
+
+@app.command()
+def compare(before: RunFolder, after: RunFolder, json_file: JsonFile = None) -> None:
+    """Lay two runs side by side, turn by turn. Exit code 1 when a figure got worse by more than chance."""
+    compared(evidence.read(_folder(before)), evidence.read(_folder(after))).finish(json_file)
+
+
+@baseline_app.command(name="set")
+def set_baseline(
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="The newest in var/lab when not given.")] = None,
+) -> None:
+    """Compare later runs with this one, and keep it for as long."""
+    kept = evidence.kept(_runs_dir())
+    folder = _folder(run) if run is not None else kept[-1] if kept else None
+    if folder not in kept:
+        raise BadRequest("a baseline is a run in var/lab; there is none" if folder is None else f"{folder} is not there")
+    evidence.set_baseline(_runs_dir(), folder)
+    typer.echo(f"{folder.name} is the baseline")
 
 
 @app.command(name="self-test")
@@ -91,6 +140,55 @@ def accuracy_command(
     with tempfile.TemporaryDirectory(prefix="callbox-lab-") as place, count_bar("turns", turns) as on_turn:
         taken = asyncio.run(accuracy.run(said, turns, Path(place), on_turn))
     accuracy.report(taken).finish(json_file)
+
+
+def _dial(
+    chosen: Sequence[Case],
+    voice_of: lab_run.VoiceOf,
+    *,
+    times: int,
+    model: str,
+    out: Path | None,
+    json_file: Path | None,
+) -> None:
+    """A run, its report, and its verdict."""
+    folder = out.absolute() if out else evidence.new_folder(_runs_dir())
+    evidence.want_free(folder)
+    llm_model = model or settings.load().llm_model
+    dialled: list[evidence.Box] = []
+    with count_bar("cases", times * len(chosen)) as on_case:
+        done = asyncio.run(
+            lab_run.run(
+                chosen,
+                times,
+                voice_of,
+                llm_model=llm_model,
+                on_case=on_case,
+                on_end=lambda box: dialled.append(evidence.Box.of(box)),
+            )
+        )
+    found = verdict.report(done, llm_model)
+    evidence.write(folder, done.turns, found, dialled[0])
+    evidence.prune(_runs_dir())
+    written = page.lay(folder, _runs_dir())
+    quiet = str(json_file) == "-"
+    try:
+        found.finish(json_file)
+    finally:
+        for line in (*advice.in_lines(found.as_data()["bounds"]), str(written)):
+            typer.echo(line, err=quiet)
+        if (other := evidence.baseline(_runs_dir())) is not None and not quiet:
+            compared(evidence.read(other), evidence.read(folder)).show()
+
+
+def _runs_dir() -> Path:
+    return settings.load().var_dir.absolute() / "lab"
+
+
+def _folder(run: Path) -> Path:
+    """Of a run by its name in var/lab, or by its place."""
+    named = _runs_dir() / run
+    return named if named.is_dir() else run.absolute()
 
 
 async def _say(count: int) -> list[Signal]:

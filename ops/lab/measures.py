@@ -27,6 +27,8 @@ from ops.lab.signals import (
     power_spectra,
 )
 
+Marks = npt.NDArray[np.bool_]
+
 DRIFTS_PCT = 0.5
 LOST_BY_DB = 25.0
 LOST_BELOW_DBFS = -50.0
@@ -59,40 +61,83 @@ class Measures:
         return cls(*[math.nan] * len(fields(cls)))
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What was heard beside what was said, frame by frame of the latter, [frames]."""
+
+    way: Alignment
+    starts: Positions  # of the frames, in what was said
+    there: Positions  # and in what was heard
+    levelled: Signal  # what was heard, as loud as what was said
+    heard_db: Signal  # before that
+    speaks: Marks
+    lost: Marks
+    booms: Marks
+    clicks: Marks
+
+    @property
+    def in_step(self) -> bool:
+        """Whether frames lie beside each other, so that `lost`, `booms` and `clicks` mean something."""
+        return not abs(self.way.drift_pct) > DRIFTS_PCT
+
+
 def measure(said: Signal, heard: Signal) -> Measures:
     """Both [n] at RATE_HZ: what was synthesized, and the recording in which it is to be found."""
+    found = lay_beside(said, heard)
+    if found is None:
+        return Measures.nothing_found()
+    starts, there, speaks, levelled = found.starts, found.there, found.speaks, found.levelled
+    by_frames = 1.0 if found.in_step else math.nan
+    return Measures(
+        active_dbfs=float(10 * np.log10(np.mean(10 ** (found.heard_db[speaks] / 10)))),
+        drift_pct=found.way.drift_pct,
+        max_gap_ms=longest_gap_ms(found.lost) * by_frames,
+        dropout_pct=100 * np.count_nonzero(found.lost) / np.count_nonzero(speaks) * by_frames,
+        clipping_pct=clipping_pct(_part(heard, found.way, len(said))),
+        mel_distance_db=mel_distance_db(mel_db(said, starts)[speaks], mel_db(levelled, there)[speaks]),
+        hf_ratio_drop_db=hf_ratio_db(said, starts[speaks]) - hf_ratio_db(levelled, there[speaks]),
+        spike_count=(len(stretches(found.booms)) + len(stretches(found.clicks))) * by_frames,
+    )
+
+
+def lay_beside(said: Signal, heard: Signal) -> Beside | None:
+    """Both [n] at RATE_HZ; None where what was said is not found in the recording."""
     way = align(said, heard)
     if not way.found:
-        return Measures.nothing_found()
+        return None
     starts = frame_starts(said)
     there = way.heard_at(starts)
     said_db, heard_db = levels_dbfs(said, starts), levels_dbfs(heard, there)
     speaks = active(said_db)
     gain_db = float(np.median((heard_db - said_db)[speaks]))
     levelled = heard * 10 ** (-gain_db / 20)
-    lost = speaks & (heard_db - gain_db < np.minimum(said_db - LOST_BY_DB, LOST_BELOW_DBFS))
-    by_frames = math.nan if abs(way.drift_pct) > DRIFTS_PCT else 1.0
-    return Measures(
-        active_dbfs=float(10 * np.log10(np.mean(10 ** (heard_db[speaks] / 10)))),
-        drift_pct=way.drift_pct,
-        max_gap_ms=longest_gap_ms(lost) * by_frames,
-        dropout_pct=100 * np.count_nonzero(lost) / np.count_nonzero(speaks) * by_frames,
-        clipping_pct=clipping_pct(_part(heard, way, len(said))),
-        mel_distance_db=mel_distance_db(mel_db(said, starts)[speaks], mel_db(levelled, there)[speaks]),
-        hf_ratio_drop_db=hf_ratio_db(said, starts[speaks]) - hf_ratio_db(levelled, there[speaks]),
-        spike_count=(boom_count(said, levelled, starts, there) + click_count(said, levelled, starts, there))
-        * by_frames,
+    return Beside(
+        way=way,
+        starts=starts,
+        there=there,
+        levelled=levelled,
+        heard_db=heard_db,
+        speaks=speaks,
+        lost=speaks & (heard_db - gain_db < np.minimum(said_db - LOST_BY_DB, LOST_BELOW_DBFS)),
+        booms=booms(said, levelled, starts, there),
+        clicks=clicks(said, levelled, starts, there),
     )
 
 
-def longest_gap_ms(lost: npt.NDArray[np.bool_]) -> float:
+def longest_gap_ms(lost: Marks) -> float:
     """Of frames in which nothing was heard of what was said; 0 where no two follow each other."""
-    longest = max(_runs(lost), default=0) * FRAME_MS
+    longest = max((end - first for first, end in stretches(lost)), default=0) * FRAME_MS
     return float(longest) if longest >= SHORTEST_GAP_MS else 0.0
 
 
 def clipping_pct(heard: Signal) -> float:
     return float(100 * np.mean(np.abs(heard) >= CLIPS)) if len(heard) else math.nan
+
+
+def stretches(marked: Marks) -> list[tuple[int, int]]:
+    """Of the frames that are marked: the first of each stretch, and the one after its last."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], marked, [False]])))
+    return [(int(first), int(end)) for first, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def mel_distance_db(said: npt.NDArray[np.float64], heard: npt.NDArray[np.float64]) -> float:
@@ -109,38 +154,32 @@ def hf_ratio_db(signal: Signal, starts: Positions) -> float:
     return float(np.median(10 * np.log10(np.maximum(share, 1e-12))))
 
 
-def boom_count(said: Signal, heard: Signal, starts: Positions, there: Positions) -> int:
+def booms(said: Signal, heard: Signal, starts: Positions, there: Positions) -> Marks:
     """Where the lowest tones are far louder than anything of them that was said around that time."""
-    booms = np.zeros(len(starts), np.bool_)
+    found = np.zeros(len(starts), np.bool_)
     for below_hz in LOW_HZ:
         low = filters.butter(8, below_hz, fs=RATE_HZ, output="sos")
         said_db, heard_db = (
             levels_dbfs(filters.sosfiltfilt(low, signal), at) for signal, at in ((said, starts), (heard, there))
         )
-        booms |= (heard_db > _loudest_around(said_db) + BOOMS_BY_DB) & (heard_db > BOOMS_ABOVE_DBFS)
-    return len(_runs(booms))
+        found |= (heard_db > _loudest_around(said_db) + BOOMS_BY_DB) & (heard_db > BOOMS_ABOVE_DBFS)
+    return found
 
 
-def click_count(said: Signal, heard: Signal, starts: Positions, there: Positions) -> int:
+def clicks(said: Signal, heard: Signal, starts: Positions, there: Positions) -> Marks:
     """Where the waveform bends far more sharply than anywhere around that time in what was said."""
     said_bend, heard_bend = (
         np.max(np.abs(cut(np.diff(signal, 2, prepend=[0.0, 0.0]), at, FRAME)), axis=1)
         for signal, at in ((said, starts), (heard, there))
     )
-    clicks = (heard_bend > CLICKS_BY * _loudest_around(said_bend)) & (heard_bend > CLICKS_ABOVE)
-    return len(_runs(clicks))
+    found: Marks = (heard_bend > CLICKS_BY * _loudest_around(said_bend)) & (heard_bend > CLICKS_ABOVE)
+    return found
 
 
 def _loudest_around(values: Signal) -> Signal:
     beside = AROUND_MS // FRAME_MS
     padded = np.pad(values, beside, mode="edge")
     return np.asarray(np.max(np.lib.stride_tricks.sliding_window_view(padded, 2 * beside + 1), axis=1))
-
-
-def _runs(marked: npt.NDArray[np.bool_]) -> list[int]:
-    """The lengths of the stretches that are marked."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], marked, [False]])))
-    return [int(length) for length in edges[1::2] - edges[::2]]
 
 
 def _part(heard: Signal, way: Alignment, length: int) -> Signal:

@@ -65,14 +65,23 @@ def mel_db(signal: Signal, starts: Positions) -> npt.NDArray[np.float64]:
     return 10 * np.log10(np.maximum(power, loudest * 10 ** (-SPECTRAL_RANGE_DB / 10)))
 
 
+def mel_bands_hz() -> npt.NDArray[np.float64]:
+    """[BANDS]: the middle of each."""
+    return _corners_hz()[1:-1]
+
+
 @cache
 def _filters() -> npt.NDArray[np.float64]:
-    """[BANDS, bins]: triangles whose corners are even steps on O'Shaughnessy's mel scale."""
-    corners_mel = np.linspace(_mel(LOWEST_HZ), _mel(RATE_HZ / 2), BANDS + 2)
-    corners_hz = 700 * (10 ** (corners_mel / 2595) - 1)
-    lower, middle, upper = (corners_hz[at : at + BANDS, None] for at in range(3))
+    """[BANDS, bins]: triangles from one corner over the next to the one after it."""
+    lower, middle, upper = (_corners_hz()[at : at + BANDS, None] for at in range(3))
     rising, falling = (BINS_HZ - lower) / (middle - lower), (upper - BINS_HZ) / (upper - middle)
     return np.maximum(0.0, np.minimum(rising, falling))
+
+
+def _corners_hz() -> npt.NDArray[np.float64]:
+    """[BANDS + 2]: even steps on O'Shaughnessy's mel scale."""
+    corners_mel = np.linspace(_mel(LOWEST_HZ), _mel(RATE_HZ / 2), BANDS + 2)
+    return np.asarray(700 * (10 ** (corners_mel / 2595) - 1))
 
 
 def _mel(hz: float) -> float:

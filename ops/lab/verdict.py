@@ -106,15 +106,22 @@ def _judge_manners(found: Report, turns: Sequence[Judged], calls: Sequence[Call]
 
 def _found(turns: Sequence[Judged]) -> list[Bound]:
     """Each fault that was put into a call is found by the measure that is meant for it."""
-    spoilt = [(one, fault_named(one.recorded.case.fault)) for one in turns if one.recorded.case.fault is not None]
+    spoilt = [(one, one.recorded.case.fault) for one in turns]
     return [
-        Bound(
-            f"{fault.name} not found by {fault.found_by}, {one.recorded.name}",
-            int(not gates.gate_of(fault.found_by).fires(one.measures)),
-            0,
-        )
+        Bound(f"{not_found(fault)}, {one.recorded.name}", int(not is_found(one)), 0)
         for one, fault in spoilt
+        if fault is not None
     ]
+
+
+def is_found(one: Judged) -> bool:
+    """Whether the measure that is meant for the fault in this call saw it."""
+    fault = one.recorded.case.fault
+    return fault is not None and gates.gate_of(fault_named(fault).found_by).fires(one.measures)
+
+
+def not_found(fault: str) -> str:
+    return f"{fault} not found by {fault_named(fault).found_by}"
 
 
 def _summaries(samples: dict[str, list[float]]) -> dict[str, Summary]:

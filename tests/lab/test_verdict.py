@@ -55,7 +55,7 @@ def turn(
 
 def recorded(said: Signal | None, heard: Signal, of: Turn, interruption: Interruption | None = None) -> RecordedTurn:
     made = None if said is None else pcm(said)
-    return RecordedTurn("france-1", CASE, of, ("paris",), SILENCE, made, pcm(heard), interruption)
+    return RecordedTurn("france-1", "france", CASE, of, ("paris",), SILENCE, made, pcm(heard), interruption)
 
 
 def missed(*turns: RecordedTurn, spoken_unasked: int = 0, failures: tuple[str, ...] = ()) -> set[str]:
