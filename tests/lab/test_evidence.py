@@ -120,3 +120,14 @@ def test_versions_tell_models_and_what_was_changed_but_no_secrets() -> None:
     assert "hidden-word" not in json.dumps(told)
     assert told["models"]["llm_model"]["name"] == "smollm2-135m"
     assert all(len(checksum) == 64 for checksum in told["models"]["vad_model"]["sha256"].values())
+
+
+def test_there_is_one_baseline_and_it_is_never_pruned(tmp_path: Path) -> None:
+    one = good()
+    runs = [keep(tmp_path / f"{number}", one) for number in range(4)]
+    assert evidence.baseline(tmp_path) is None
+    for folder in runs[:2]:
+        evidence.set_baseline(tmp_path, folder)
+        assert evidence.baseline(tmp_path) == folder
+    evidence.prune(tmp_path, keep=1)
+    assert evidence.kept(tmp_path) == [runs[1], runs[3]]
