@@ -49,7 +49,7 @@ async def path_ms(settings: Settings) -> list[float]:
         for _ in range(CHIRPS):
             began_ns = await player.say(pcm)
             await asyncio.sleep(LATEST_S)
-            found.append((_chirped_ns(recorder.heard, began_ns) - began_ns) / 1e6)
+            found.append((heard_ns(recorder.heard, began_ns) - began_ns) / 1e6)
         return found
 
 
@@ -61,8 +61,8 @@ def chirp() -> npt.NDArray[np.float64]:
     return np.asarray(CHIRP_PEAK * np.hanning(len(times)) * np.sin(phase))
 
 
-def _chirped_ns(heard: Heard, after_ns: int) -> int:
-    """When the chirp that was played at `after_ns` began to be heard. Raises Unavailable when it was not."""
+def heard_ns(heard: Heard, after_ns: int) -> int:
+    """When the chirp that was played at `after_ns` was heard to begin. Raises Unavailable when it was not."""
     wanted = chirp()
     recorded = heard.between(after_ns, after_ns + round((CHIRP_S + LATEST_S) * 1e9)).samples.astype(np.float64) / 32768
     if len(recorded) < len(wanted):
