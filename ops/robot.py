@@ -103,7 +103,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """What WebRTC counted while it received the agent's track. Concealed is what did not come in time, and was made up."""
+    """What WebRTC counted of the agent's track. Concealed is what did not come in time, and was made up."""
 
     samples: int
     concealed: int

@@ -26,7 +26,7 @@ ADVICE: dict[str, Advice] = {
         "playout in the agent, and LiveKit behind it",
         (
             "play heard.wav: silence, something else, or the answer, only soft?",
-            "first_frame_published and reply_finished in turn.json: with both, it was sent, and was lost after the agent; "
+            "first_frame_published and reply_finished in turn.json: with both it was sent, and got lost later: "
             "then logs/livekit.log",
             "without them the agent sent nothing: logs/agent.log says why",
         ),
@@ -110,7 +110,7 @@ ADVICE: dict[str, Advice] = {
         "the stage with the longest bar in the picture of the waits",
         (
             "endpointing: `[turns]` in the persona, and `callbox bench endpointing`",
-            "speech to text: `callbox bench stt`; first token: `callbox bench llm`; first sound made: `callbox bench tts`",
+            "speech to text: `callbox bench stt`; first token: `callbox bench llm`; first sound: `callbox bench tts`",
             "the load of the machine: `callbox bench turns` takes the same time without a lab around it",
         ),
     ),
@@ -145,7 +145,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "times spoken to in their silence": Advice(
         "The agent spoke although the caller had said nothing.",
-        "voice activity in the agent, which heard speech where there is none; else its question whether anybody is there",
+        "voice activity in the agent, which heard speech where there is none; else its asking for the caller",
         ("user_started and stt_final in turn.json: what was understood?", "idle_s, when it asked for the caller"),
     ),
     "sounds that came when the answer was over": Advice(

@@ -52,7 +52,7 @@ class Voice:
         if wanted is None:
             return samples
         gain = 10 ** ((wanted - speech_dbfs(samples)) / 20)
-        return to_int16(samples.astype(np.float32) / 32768 * np.float32(gain))
+        return to_int16((samples / 32768 * gain).astype(np.float32))
 
 
 async def _made(settings: Settings, case: Case, piece: Piece) -> Pcm:

@@ -40,10 +40,11 @@ class Interruption:
 
 @dataclass(frozen=True, slots=True)
 class RecordedTurn:
-    """`asked` is what the caller said. `said` is what left the speech worker, as it was played; None where it kept nothing.
+    """`asked` is what the caller said, `heard` what came to them meanwhile.
 
-    `heard` is what came to the caller meanwhile. `has` are words of which the answer must hold one. `interruption` is what was done to it, if anything. `words` are
-    what the box's own speech recognition makes of `heard`.
+    `said` is what left the speech worker, as it was played; None where it kept nothing. `has` are words of which the
+    answer must hold one. `interruption` is what was done to it, if anything. `words` are what the box's own speech
+    recognition makes of `heard`.
     """
 
     name: str
@@ -126,7 +127,9 @@ async def _converse(recorder: "_Recorder", line: Line, voice: Voice) -> None:
     turn = await hear_out(robot, asked)
     await recorder.take(question, turn, line.has, _what_came_of(robot, over, utterance, turn, began_ns))
     if over.yields:
-        await recorder.take(utterance, await hear_out(robot, await being_answered(robot, utterance, began_ns)), over.has)
+        await recorder.take(
+            utterance, await hear_out(robot, await being_answered(robot, utterance, began_ns)), over.has
+        )
 
 
 def _what_came_of(robot: Robot, over: Over, utterance: Utterance, turn: Turn, began_ns: int) -> Interruption:

@@ -106,7 +106,9 @@ def set_baseline(
     kept = evidence.kept(_runs_dir())
     folder = _folder(run) if run is not None else kept[-1] if kept else None
     if folder not in kept:
-        raise BadRequest("a baseline is a run in var/lab; there is none" if folder is None else f"{folder} is not there")
+        raise BadRequest(
+            "a baseline is a run in var/lab; there is none" if folder is None else f"{folder} is not there"
+        )
     evidence.set_baseline(_runs_dir(), folder)
     typer.echo(f"{folder.name} is the baseline")
 

@@ -45,7 +45,9 @@ def compare(before: Run, after: Run) -> Report:
     """Fails when a figure got worse: by more than matters, and surely (Wilcoxon's signed ranks of the same turns)."""
     found = Report("What changed from one run to the other", unit="")
     found.facts = {"before": before.folder.name, "after": after.folder.name}
-    pairs = [(one.facts, other.facts) for one in before.turns for other in after.turns if one.facts.name == other.facts.name]
+    pairs = [
+        (one.facts, other.facts) for one in before.turns for other in after.turns if one.facts.name == other.facts.name
+    ]
     found.counts["turns of both"] = len(pairs)
     rows = [_row(figure, pairs) for figure in FIGURES]
     found.tables["Medians of the same turns"] = rows
@@ -62,7 +64,15 @@ def _row(figure: Figure, pairs: list[tuple[TurnFacts, TurnFacts]]) -> Row:
     both = [(figure.of(one), figure.of(other)) for one, other in pairs]
     known = np.array([pair for pair in both if all(value is not None and math.isfinite(value) for value in pair)])
     if not len(known):
-        return {"figure": figure.name, "n": 0, "before": None, "after": None, "difference": None, "p": None, "verdict": ""}
+        return {
+            "figure": figure.name,
+            "n": 0,
+            "before": None,
+            "after": None,
+            "difference": None,
+            "p": None,
+            "verdict": "",
+        }
     differences = known[:, 1] - known[:, 0]
     p = float(stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
     difference = float(np.median(differences))

@@ -1,10 +1,10 @@
 """The folder of a run: what its verdict rests on, so that the report can be made from it alone, also later.
 
-    report.json     the verdict, and the turns by their names
-    versions.json   what the run was made with
-    logs/           of the programs of the box that was dialled
-    <turn>/         asked.wav, over.wav (what was said over the answer), said.wav (where the speech worker kept it),
-                    heard.wav, turn.json
+report.json     the verdict, and the turns by their names
+versions.json   what the run was made with
+logs/           of the programs of the box that was dialled
+<turn>/         asked.wav, over.wav (what was said over the answer), said.wav (where the speech worker kept it),
+                heard.wav, turn.json
 """
 
 import json

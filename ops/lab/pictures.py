@@ -4,6 +4,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ops.lab.measures import Beside, stretches
-from ops.lab.signals import FRAME, FRAME_MS, RATE_HZ, Positions, Signal, cut, frame_starts, mel_bands_hz, mel_db
+from ops.lab.signals import FRAME, FRAME_MS, Positions, Signal, cut, frame_starts, mel_bands_hz, mel_db
 from ops.lab.stages import STAGES, Span
 
 WIDTH_IN = 7.2
@@ -27,7 +28,7 @@ LEAST_AMPLITUDE = 0.05
 
 _COLOURS = ("ink", "soft", "line", "said", "heard", "bad", "warn", *(f"stage-{n}" for n in range(len(STAGES))))
 _INK, _SOFT, _LINE, _SAID, _HEARD, _BAD, _WARN, *_STAGE = (f"#0101{n:02x}" for n in range(len(_COLOURS)))
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 8,
     "text.parse_math": False,
@@ -81,9 +82,7 @@ def spectrograms(said: Signal | None, heard: Signal, beside: Beside | None) -> s
         wide = (WIDTH_IN - LABEL_IN) / 2 - 0.1
         for number, ((name, _, starts), picture) in enumerate(zip(tracks, pictures, strict=True)):
             left = LABEL_IN + number * (wide + 0.1)
-            panel = figure.add_axes(
-                (left / WIDTH_IN, AXIS_IN / height, wide / WIDTH_IN, (SPECTRUM_IN - 0.18) / height)
-            )
+            panel = figure.add_axes((left / WIDTH_IN, AXIS_IN / height, wide / WIDTH_IN, (SPECTRUM_IN - 0.18) / height))
             shades = np.round((picture - loudest) / SHOWN_DB * SHADES).clip(-SHADES, 0)
             panel.imshow(
                 shades.T,
@@ -139,7 +138,6 @@ def trend(values: Sequence[float | None], limit: float, *, at_most: bool) -> str
     """A figure of runs one after another, the last one of which is this, beside its limit; None is not measurable."""
     known = [math.nan if value is None else value for value in values]
     with rc_context(_STYLE):
-        wide, high = TREND_IN
         figure = Figure(figsize=TREND_IN)
         panel = figure.add_axes((0.04, 0.08, 0.92, 0.84))
         at = np.arange(len(known))

@@ -1,4 +1,4 @@
-"""What the speech worker made of an answer, as the agent's playout sent it: what was cut off or held is no fault of the way."""
+"""What the speech worker made of an answer, as playout sent it: what was cut off or held is no fault of the way."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is watched from run to run and decides nothing: how a recording is liked, and whether its words are understood."""
+"""What is watched and decides nothing: how a recording is liked, and whether its words are understood."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -77,7 +77,9 @@ def test_a_run_by_command_leaves_a_report_and_can_be_replayed(tmp_path: Path) ->
     names = [f"{one.name}-1" for one in cases().of("ci")]
     assert all(name in page for name in names)
 
-    again = lab("replay", tmp_path / "run/interruption-early", "--out", tmp_path / "again", "--json", tmp_path / "2.json")
+    again = lab(
+        "replay", tmp_path / "run/interruption-early", "--out", tmp_path / "again", "--json", tmp_path / "2.json"
+    )
     assert again.returncode in (0, 1), again.stderr
     replayed = json.loads((tmp_path / "again/replay-interruption-early-1/turn.json").read_text())
     assert replayed["over"] == {"at_s": 0.5, "yields": True}

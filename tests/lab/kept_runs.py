@@ -63,7 +63,9 @@ def spoilt(fault: str | None, case: str = "spoilt", of: Turn | None = None, voic
             heard = known.apply(heard, known.strengths[1], random)
     asked = Case(name=case, suites=(), lines=(Line(say=(QUESTION,), has=("paris",)),))
     of = of or traced()
-    return judged(RecordedTurn(f"{case}-1", case, asked, of, ("paris",), SILENCE, pcm(said), pcm(heard), words=of.answer))
+    return judged(
+        RecordedTurn(f"{case}-1", case, asked, of, ("paris",), SILENCE, pcm(said), pcm(heard), words=of.answer)
+    )
 
 
 def run_of(*turns: Judged) -> Run:

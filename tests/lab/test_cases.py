@@ -5,11 +5,8 @@ from pydantic import ValidationError
 
 from ops.lab.cases import Played, cases, parsed, pieces
 
-GOOD = '[sound.cough]\nwhat = "a cough"\nlicence = "none"\nmade = "cough"\n'
-
-
-def case(name: str, lines: str) -> str:
-    return f'[[case]]\nname = "{name}"\nsuites = ["fast"]\nlines = [{lines}]\n'
+COUGH = '[sound.cough]\nwhat = "a cough"\nlicence = "none"\nmade = "cough"\n'
+HELLO = '[[case]]\nname = "one"\nsuites = ["fast"]\nlines = [{ say = ["Hello."] }]\n'
 
 
 def test_suites_are_as_large_as_they_are_said_to_be() -> None:
@@ -28,15 +25,21 @@ def test_every_sound_has_a_licence_and_is_played() -> None:
 @pytest.mark.parametrize(
     ("toml", "why"),
     [
-        (case("one", '{ say = ["Hello."] }') * 2, "two cases are called one"),
-        (case("one", '{ say = [{ sound = "sneeze" }] }'), "no sound called sneeze"),
-        (case("one", "{ say = [] }"), "at least 1 item"),
-        (case("one", '{ say = ["Hello.", -1.0] }'), "greater than 0"),
-        (case("one", '{ says = ["Hello."] }'), "Extra inputs"),
-        (case("Not A Name", '{ say = ["Hello."] }'), "should match pattern"),
-        (GOOD.replace("made", "archive"), "an archive and its member"),
+        (HELLO * 2, "two cases are called one"),
+        (HELLO.replace('"Hello."', '{ sound = "sneeze" }'), "no sound called sneeze"),
+        (HELLO.replace('"Hello."', ""), "at least 1 item"),
+        (HELLO.replace('"Hello."', '"Hello.", -1.0'), "greater than 0"),
+        (HELLO.replace("say", "says"), "Extra inputs"),
+        (HELLO.replace('"one"', '"Not A Name"'), "should match pattern"),
+        (HELLO + 'fault = "hiccup"\n', "no live fault is called hiccup"),
     ],
 )
 def test_a_case_that_is_wrong_is_refused_in_words(toml: str, why: str) -> None:
+    parsed(COUGH + HELLO)
     with pytest.raises(ValidationError, match=why):
-        parsed((GOOD if "sound.cough" not in toml else "") + (toml if "[[case]]" in toml else toml + case("x", '{ say = ["x"] }')))
+        parsed(COUGH + toml)
+
+
+def test_a_sound_is_had_in_one_way() -> None:
+    with pytest.raises(ValidationError, match="an archive and its member"):
+        parsed(COUGH.replace("made", "archive") + HELLO)

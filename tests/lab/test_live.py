@@ -6,24 +6,27 @@ from pydantic import ValidationError
 
 from ops.lab import live
 from ops.lab.calls import RecordedTurn
-from ops.lab.cases import Case, cases
+from ops.lab.cases import Case, Line, cases
 from ops.lab.gates import gate_of
 from ops.lab.measures import measure
 from ops.lab.mutate import fault_named
-from ops.lab.run import judge, report
+from ops.lab.run import judged
 from ops.lab.self_test import as_heard
 from ops.lab.signals import Signal
 from ops.lab.spoil import spoilt
+from ops.lab.verdict import report
+from tests.lab.kept_runs import run_of
 from tests.lab.recordings import recordings
-from tests.lab.test_run import pcm, turn
+from tests.lab.test_verdict import SILENCE, pcm, turn
 from tests.speech_samples import needs_librivox
 
+LINES = (Line(say=("A question",)),)
 PEAK = 0.3  # of a voice that is softer than the one that is expected
 
 
 def said() -> Signal:
     recording = recordings()[0]
-    return recording * PEAK / np.max(np.abs(recording))
+    return np.asarray(recording * PEAK / np.max(np.abs(recording)))
 
 
 def heard(fault: str | None) -> Signal:
@@ -33,9 +36,9 @@ def heard(fault: str | None) -> Signal:
 
 
 def missed(fault: str, recording: Signal) -> list[str]:
-    case = Case(name=f"live-{fault}", say=("A question",), fault=fault)
-    judged = judge(RecordedTurn(case, 1, turn(), pcm(said()), pcm(recording)))
-    return [bound.name for bound in report([judged], "a model").bounds if not bound.held]
+    case = Case(name=f"live-{fault}", suites=(), lines=LINES, fault=fault)
+    one = RecordedTurn(f"{case.name}-1", case.name, case, turn(), (), SILENCE, pcm(said()), pcm(recording))
+    return [bound.name for bound in report(run_of(judged(one)), "a model").bounds if not bound.held]
 
 
 @needs_librivox
@@ -50,10 +53,10 @@ def test_each_fault_is_found_by_its_measure_after_the_codec(fault: str) -> None:
 @pytest.mark.parametrize("fault", live.FAULTS)
 def test_a_call_with_a_fault_passes_when_it_is_found_and_fails_when_it_is_not(fault: str) -> None:
     assert missed(fault, heard(fault)) == []
-    assert missed(fault, heard(None)) == [f"live-{fault}-1: {fault} not found by {fault_named(fault).found_by}"]
+    assert missed(fault, heard(None)) == [f"{fault} not found by {fault_named(fault).found_by}, live-{fault}-1"]
 
 
 def test_there_is_a_case_for_each_and_none_for_others() -> None:
-    assert {case.fault for case in cases().values()} == {None, *live.FAULTS}
+    assert {case.fault for case in cases().case} == {None, *live.FAULTS}
     with pytest.raises(ValidationError, match="no live fault is called clip"):
-        Case(name="live-clip", say=("A question",), fault="clip")
+        Case(name="live-clip", suites=(), lines=LINES, fault="clip")

@@ -91,14 +91,18 @@ def test_it_is_made_again_from_the_folder_alone(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("CALLBOX_VAR_DIR", str(tmp_path))
     folder = keep(tmp_path / "lab/20260101T000000Z-abcdef", good())
     page.lay(folder, folder.parent)
-    before = [re.sub(r'#?\b[mpi][0-9a-f]{8,}\b|image\w+', "", (folder / name).read_text()) for name in (page.PAGE, page.TEXT)]
+    before = [
+        re.sub(r"#?\b[mpi][0-9a-f]{8,}\b|image\w+", "", (folder / name).read_text()) for name in (page.PAGE, page.TEXT)
+    ]
     for name in (page.PAGE, page.TEXT):
         (folder / name).unlink()
     for named in (folder.name, str(folder)):
         result = CliRunner().invoke(app, ["lab", "report", named])
         assert result.exit_code == 0, result.output
         assert result.output.strip() == str(folder / page.PAGE)
-    after = [re.sub(r'#?\b[mpi][0-9a-f]{8,}\b|image\w+', "", (folder / name).read_text()) for name in (page.PAGE, page.TEXT)]
+    after = [
+        re.sub(r"#?\b[mpi][0-9a-f]{8,}\b|image\w+", "", (folder / name).read_text()) for name in (page.PAGE, page.TEXT)
+    ]
     assert after == before
 
 

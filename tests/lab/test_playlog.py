@@ -29,7 +29,11 @@ def test_where_it_was_held_there_is_silence() -> None:
 def test_of_one_that_was_ended_there_is_what_was_sent() -> None:
     at_once = [event("cancel_requested", 1.0), event("last_frame_published", 1.0, 9600)]
     assert np.array_equal(as_played(MADE, at_once).samples, MADE.samples[:9600])
-    held_first = [event("playout_held", 1.0, 4800), event("cancel_requested", 1.3), event("last_frame_published", 1.3, 4800)]
+    held_first = [
+        event("playout_held", 1.0, 4800),
+        event("cancel_requested", 1.3),
+        event("last_frame_published", 1.3, 4800),
+    ]
     assert np.array_equal(as_played(MADE, held_first).samples, MADE.samples[:4800])
     held_twice = [
         *(event("playout_held", 1.0, 4800), event("playout_resumed", 1.1)),

@@ -26,7 +26,9 @@ def tone(hz: float) -> Pcm:
 
 def asks(call: str, number: int, sound: Pcm, *, over: Pcm | None = None, yields: bool = False) -> Judged:
     one = good(call)
-    interruption = over and Interruption(over, 1.5, yields, True, yields, held=True, silence_ms=200.0, cancel_ms=0.1)
+    interruption = None
+    if over is not None:
+        interruption = Interruption(over, 1.5, yields, True, yields, held=True, silence_ms=200.0, cancel_ms=0.1)
     changed = replace(one.recorded, name=f"{call}-{number}", asked=sound, interruption=interruption)
     return replace(one, recorded=changed)
 

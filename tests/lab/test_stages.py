@@ -18,7 +18,9 @@ def test_stages_lie_where_they_were_and_may_overlap() -> None:
     ]
 
 
-@pytest.mark.parametrize(("without", "gone"), [("llm_first_token", {LLM}), ("first_frame_published", {SENT, ON_ITS_WAY})])
+@pytest.mark.parametrize(
+    ("without", "gone"), [("llm_first_token", {LLM}), ("first_frame_published", {SENT, ON_ITS_WAY})]
+)
 def test_a_stage_whose_event_is_missing_is_left_out(without: str, gone: set[str]) -> None:
     turn = traced()
     known = {span.stage for span in spans(turn)}

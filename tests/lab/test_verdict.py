@@ -86,7 +86,9 @@ def test_one_bad_turn_fails_the_run(said: Signal, heard: Signal) -> None:
     holed = heard.copy()
     holed[2 * RATE_HZ : 3 * RATE_HZ] = 0
     assert missed(good, recorded(said, holed, turn())) == {"longest gap, worst turn", "dropout, worst turn"}
-    assert missed(good, recorded(said, heard, turn("I do not know."))) == {"answers without the word that they must have"}
+    assert missed(good, recorded(said, heard, turn("I do not know."))) == {
+        "answers without the word that they must have"
+    }
     late = "end of speech → first audio heard, P95"
     assert missed(good, recorded(said, heard, turn(first_audio_ms=1600))) == {late}
 

@@ -59,8 +59,8 @@ async def say(
     socket: aiohttp.ClientWebSocketResponse, request: int, words: str, trace: str | None, *, cancel: bool = False
 ) -> Answer:
     """With `cancel`, once the first audio has come."""
-    for message in (wire.TtsText(id=request, text=words, trace=trace), wire.TtsEnd(id=request)):
-        await socket.send_str(message.model_dump_json())
+    for asked in (wire.TtsText(id=request, text=words, trace=trace), wire.TtsEnd(id=request)):
+        await socket.send_str(asked.model_dump_json())
     answer = Answer()
     while answer.done is None:
         message = await socket.receive(timeout=20)

@@ -57,7 +57,7 @@ def test_a_box_without_a_card_asks_for_none(make: Make, monkeypatch: pytest.Monk
 
 
 def test_speech_is_its_weights_a_cache_for_each_place_and_allowances(make: Make) -> None:
-    """By hand: 2.51 GB of weights; for each place 114,688 bytes for each of 2,048 + 800 positions, 10 MB of codec state."""
+    """By hand: 2.51 GB of weights; for each place 2,048 + 800 positions of 114,688 bytes, and 10 MB of codec state."""
     allowances = vram.CONTEXT_MIB + vram.GRAPHS_MIB + vram.WORKSPACE_MIB
     assert tts_mib(make(**SPEECH)) == round((2.51e9 + 4 * ((2048 + 800) * 114_688 + 1e7)) / 2**20) + allowances
     assert tts_mib(make(**SPEECH, direct_slots=6)) - tts_mib(make(**SPEECH)) == round(4 * (311.5 + 1e7 / 2**20))
