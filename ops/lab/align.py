@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.signal import correlate
 
 from ops.lab.signals import FRAME, RATE_HZ, Positions, Signal, active, cut, frame_starts, levels_dbfs, mel_db
 
@@ -121,7 +122,7 @@ def _fine_lag(said: Signal, heard: Signal, start: int, lag: int) -> float:
     """To a sample where the waveforms are alike, else `lag` as it is."""
     window = said[start : start + WINDOW]
     field = cut(heard, np.array([start + lag - FINE]), WINDOW + 2 * FINE)[0]
-    products = np.correlate(field, window, "valid")
+    products = correlate(field, window, "valid", method="fft")
     summed = np.concatenate([[0.0], np.cumsum(field**2)])
     energies = summed[WINDOW:] - summed[: len(products)]
     likenesses = products / np.sqrt(np.maximum(energies * np.sum(window**2), 1e-12))

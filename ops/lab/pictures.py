@@ -30,6 +30,7 @@ _COLOURS = ("ink", "soft", "line", "said", "heard", "bad", "warn", *(f"stage-{n}
 _INK, _SOFT, _LINE, _SAID, _HEARD, _BAD, _WARN, *_STAGE = (f"#0101{n:02x}" for n in range(len(_COLOURS)))
 _STYLE: Any = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "callbox",  # else ids are drawn by chance, and no page is the same twice
     "font.size": 8,
     "text.parse_math": False,
     "text.color": _SOFT,

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import numpy.typing as npt
+from scipy.signal import correlate
 
 from daemons.audio import Pcm, to_int16
 from daemons.errors import Unavailable
@@ -67,8 +68,9 @@ def heard_ns(heard: Heard, after_ns: int) -> int:
     recorded = heard.between(after_ns, after_ns + round((CHIRP_S + LATEST_S) * 1e9)).samples.astype(np.float64) / 32768
     if len(recorded) < len(wanted):
         raise Unavailable("the lab's recorder hears nothing of what is played to it")
-    products = np.correlate(recorded, wanted, "valid")
-    energies = np.convolve(recorded**2, np.ones(len(wanted)), "valid")
+    products = correlate(recorded, wanted, "valid", method="fft")
+    summed = np.concatenate([[0.0], np.cumsum(recorded**2)])
+    energies = summed[len(wanted) :] - summed[: len(products)]
     likeness = np.abs(products) / np.sqrt(np.maximum(energies * np.sum(wanted**2), 1e-12))
     best = int(np.argmax(likeness))
     if likeness[best] < SURE:

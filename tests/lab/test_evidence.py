@@ -35,7 +35,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
         assert kept.heard.rate_hz == one.recorded.heard.rate_hz
         assert kept.facts.turn == one.recorded.turn
         assert kept.facts.measures["mel_distance_db"] == one.measures.mel_distance_db
-    assert [kept.facts.missed for kept in run.turns] == [[], ["longest gap", "dropout", "clicks and booms"]]
+    assert [kept.facts.missed for kept in run.turns] == [[], ["longest gap", "dropout"]]
     assert (tmp_path / "run/logs/agent.log").read_bytes() == b"it spoke\n"
 
 
