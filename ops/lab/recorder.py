@@ -17,7 +17,7 @@ from ops.robot import RATE_HZ, Heard, Robot, no_way_back, way_into
 
 CHIRPS = 5
 CHIRP_S = 0.3
-CHIRP_HZ = (400.0, 4000.0)
+CHIRP_HZ = (300.0, 1200.0)  # higher ones come back distorted in the first seconds of a track, at its lowest bit rate
 CHIRP_PEAK = 0.3
 SETTLE_S = 1.0  # a jitter buffer begins with more than it needs
 LATEST_S = 0.7
