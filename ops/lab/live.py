@@ -1,6 +1,5 @@
 """Faults that are injected live: into what the box says to a caller, on its way from the speech worker to the agent."""
 
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -15,19 +14,21 @@ from ops.worker import Worker
 BOOMS = (RATE_HZ // 2, 3 * RATE_HZ // 2)
 LOUDEST = 0.5  # of the voice
 DISTORTED = 0.2
+IN_A_ROW = 3  # packets
+LONGEST = 10_000  # packets of an answer
 
 
-def _every_packet_in(percent: float) -> range:
-    """So many of all packets, one as far from the next as can be."""
-    every = round(100 / percent)
-    return range(every - 1, sys.maxsize, every)
+def _packets(percent: float) -> frozenset[int]:
+    """The numbers of so many of all, IN_A_ROW together: of one alone a codec leaves nothing that can be told."""
+    every = round(100 * IN_A_ROW / percent)
+    return frozenset(number for number in range(LONGEST) if every - 1 - number % every < IN_A_ROW)
 
 
 _SPOILERS: dict[str, Callable[[float], Spoiler]] = {
     "boom": lambda peak_dbfs: Boom(peak_dbfs, BOOMS),
     "speed": Speed,
     "distort": lambda drive: Distort(drive, LOUDEST, DISTORTED),
-    "loss": lambda percent: Loss(_every_packet_in(percent)),
+    "loss": lambda percent: Loss(_packets(percent)),
 }
 FAULTS = tuple(_SPOILERS)  # by their names in ops.lab.mutate
 
