@@ -154,5 +154,6 @@ async def test_an_agent_gets_it_by_its_role_and_another_of_that_role_when_it_is_
         first = holder.bundle[wire.TTS_LAB].worker
         assert not np.array_equal(await heard("call-1.1"), await made(http, tts, "call-1.1"))
         await lives.pop(first).aclose()
+        await peers.close()  # its connections are gone with it
         await heard("call-1.2")
         assert {holder.bundle[wire.TTS_LAB].worker} == set(lives)
