@@ -17,8 +17,10 @@ from ops.lab.signals import FRAME, RATE_HZ, Positions, Signal, active, cut, fram
 STEP = FRAME // 2  # of the spectrogram in which windows are sought: 5 ms
 WINDOW = RATE_HZ // 2
 WINDOW_EVERY = RATE_HZ // 4
-WANDERS = RATE_HZ // 10  # a window lies at most so far from where the last one leads to
+WANDERS = RATE_HZ // 10  # from where the last one leads to; twice as far after each that was not found
+FURTHEST = 8 * WANDERS
 FOUND = 0.6  # likeness of spectrograms
+FOUND_AFAR = 0.7  # where more places are sought
 SURE = 0.5  # likeness of waveforms
 FINE = round(0.006 * RATE_HZ)
 MOSTLY = 0.5  # of the windows in which somebody speaks
@@ -66,12 +68,14 @@ def align(said: Signal, heard: Signal) -> Alignment:
     if not starts or len(heard_mel) < WINDOW // STEP:
         return Alignment(np.zeros(0), np.zeros(0), len(starts))
     lag = _coarse_lag(said_mel, heard_mel) * STEP
-    times, lags = [], []
+    times, lags, wanders = [], [], WANDERS
     for start in starts:
-        near = round(start + lag - WANDERS) // STEP, round(start + lag + WANDERS) // STEP
+        near = round(start + lag - wanders) // STEP, round(start + lag + wanders) // STEP
         place, likeness = _place(heard_mel, said_mel[start // STEP :][: WINDOW // STEP], near)
-        if likeness < FOUND:
+        if likeness < (FOUND if wanders == WANDERS else FOUND_AFAR):
+            wanders = min(2 * wanders, FURTHEST)
             continue
+        wanders = WANDERS
         lag = round(place * STEP) - start
         times.append(float(start + WINDOW // 2))
         lags.append(_fine_lag(said, heard, start, lag))

@@ -51,6 +51,19 @@ def test_a_pause_that_a_jitter_buffer_stretched_is_followed_and_is_no_drift() ->
     assert abs(way.drift_pct) < 0.5
 
 
+@pytest.mark.parametrize("stalled_s", [0.15, 0.5])
+def test_a_stall_in_mid_sentence_is_followed_through_packets_that_are_lost(stalled_s: float) -> None:
+    said = recordings()[0]
+    middle = 2 * len(said) // 3
+    heard = np.concatenate([said[:middle], np.zeros(round(stalled_s * RATE_HZ)), said[middle:]])
+    for at in range(0, len(heard), RATE_HZ // 2):
+        heard[at : at + RATE_HZ * 6 // 100] = 0
+    way = align(said, heard)
+    assert way.found
+    assert way.lags[0] == 0
+    assert way.lags[-1] == pytest.approx(stalled_s * RATE_HZ, abs=2)
+
+
 def test_of_a_short_recording_no_speed_is_told() -> None:
     said = recordings()[0][: 3 * RATE_HZ]
     way = align(said, speed(said, 1.0, np.random.default_rng(0)))
