@@ -26,8 +26,8 @@ ADVICE: dict[str, Advice] = {
         "playout in the agent, and LiveKit behind it",
         (
             "play heard.wav: silence, something else, or the answer, only soft?",
-            "first_frame_published and reply_finished in turn.json: with both it was sent, and got lost later: "
-            "then logs/livekit.log",
+            "first_frame_published and reply_finished in turn.json: with both it was sent, and lost later; see "
+            "logs/livekit.log",
             "without them the agent sent nothing: logs/agent.log says why",
         ),
         "active_dbfs",
@@ -187,6 +187,15 @@ ADVICE: dict[str, Advice] = {
     },
 }
 
+UNMEASURED = Advice(
+    "It could not be measured in every turn, and what was not measured has not passed.",
+    "the stages of the other gates that those turns miss",
+    (
+        "the turns in which it is not measurable: was something made, and is it in what was heard?",
+        "a wrong speed: above 0.5 % what is counted by frames cannot be told",
+    ),
+)
+
 
 def of(bound_name: str) -> Advice | None:
     """Of a bound in the lab's report."""
@@ -202,11 +211,20 @@ def of_measure(measure: str) -> str:
     return next(name for name, advice in ADVICE.items() if advice.measure == measure)
 
 
-def in_lines(bounds: Iterable[dict[str, Any]]) -> list[str]:
-    """For a terminal; `bounds` as in a report's data."""
-    lines = []
+def to_do(bounds: Iterable[dict[str, Any]]) -> list[tuple[Advice, list[str]]]:
+    """For what was missed of a report's bounds: each advice once, and about which gates it is."""
+    about: dict[Advice, list[str]] = {}
     for bound in bounds:
-        if not bound["held"] and (advice := of(bound["name"])):
-            lines += [f"{gate_of(bound['name'])}: {advice.symptom}", f"  owned by {advice.stage}"]
-            lines += [f"  → {look}" for look in advice.look]
+        known = UNMEASURED if bound["measured"] is None else of(bound["name"])
+        if not bound["held"] and known is not None:
+            about.setdefault(known, []).append(gate_of(bound["name"]))
+    return list(about.items())
+
+
+def in_lines(bounds: Iterable[dict[str, Any]]) -> list[str]:
+    """The same for a terminal."""
+    lines = []
+    for known, gates in to_do(bounds):
+        lines += [f"{', '.join(gates)}: {known.symptom}", f"  owned by {known.stage}"]
+        lines += [f"  → {look}" for look in known.look]
     return lines

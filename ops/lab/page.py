@@ -14,6 +14,7 @@ from typing import Any
 
 import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
+from markupsafe import Markup, escape
 
 from daemons.audio import TTS_RATE_HZ, Pcm, to_float
 from ops.figures import figure
@@ -40,14 +41,13 @@ _MEASURES = {
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A line of the table; `advice` where it was missed and something is known to do."""
+    """A line of the table."""
 
     name: str
     measured: str
     limit: str
     n: int
     held: bool
-    advice: advice.Advice | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "verdict": failed if missed else "This build sounds right",
         "gates": table,
         "missed": missed,
+        "to_do": advice.to_do(run.report["bounds"]),
     }
 
 
@@ -123,18 +124,18 @@ def _gate(bound: dict[str, Any], run: Run) -> Gate:
         limit=f"{sign} {figure(bound['limit'])}{unit}",
         n=_count(bound["name"], run),
         held=bound["held"],
-        advice=None if bound["held"] else advice.of(bound["name"]),
     )
 
 
 def _count(bound_name: str, run: Run) -> int:
-    """Of how many turns a bound tells."""
+    """Of how many turns a bound tells: of those without a fault that was put into them."""
     if (summary := run.report["samples"].get(advice.gate_of(bound_name))) is not None:
         return int(summary["n"])
     known = advice.of(bound_name)
+    sound = [turn.facts for turn in run.turns if turn.facts.fault is None]
     if known is None or known.measure is None or known.measure == "active_dbfs":  # of that the share of turns is told
-        return len(run.turns)
-    return sum(turn.facts.measures[known.measure] is not None for turn in run.turns)
+        return len(sound)
+    return sum(facts.measures[known.measure] is not None for facts in sound)
 
 
 def _view(kept: KeptTurn, run: Run) -> TurnView:
@@ -196,13 +197,21 @@ def _template(name: str) -> Template:
         autoescape=select_autoescape(["html.jinja"]),
     )
     environment.filters["figure"] = lambda value: figure(math.nan if value is None else value)
+    environment.filters["wait"] = lambda ms: "nothing heard" if ms is None else f"{figure(ms)} ms"
+    environment.filters["moment"] = lambda when: when.replace("T", " ").replace("Z", " UTC")
     environment.filters["plain"] = _plain
+    environment.filters["code"] = _code
     return environment.get_template(name)
 
 
 def _plain(text: object) -> str:
     """In Markdown: one line that is no markup, whatever somebody said."""
     return re.sub(r"([\\`*_{}\[\]<>()#+\-!|~&])", r"\\\1", " ".join(str(text).split()))
+
+
+def _code(text: str) -> Markup:
+    """In HTML: what stands between backticks is code."""
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - it is escaped
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 
 from ops.lab.measures import Beside, stretches
 from ops.lab.signals import FRAME, FRAME_MS, Positions, Signal, cut, frame_starts, mel_bands_hz, mel_db
-from ops.lab.stages import STAGES, Span
+from ops.lab.stages import ON_ITS_WAY, STAGES, Span
 
 WIDTH_IN = 7.2
 WAVE_IN, SPECTRUM_IN, AXIS_IN, LABEL_IN = 0.62, 1.25, 0.3, 0.62
+BETWEEN_IN = 0.22
 LANE_IN, BETWEEN_TURNS_IN = 0.05, 0.1
-TREND_IN = (2.3, 0.7)
+TREND_IN = (2.3, 0.55)
 COLUMNS, SPECTRUM_COLUMNS = 700, 360
 SHOWN_DB = 60.0  # below the loudest band
 SHADES = 24
@@ -28,7 +29,7 @@ LEAST_AMPLITUDE = 0.05
 
 _COLOURS = ("ink", "soft", "line", "said", "heard", "bad", "warn", *(f"stage-{n}" for n in range(len(STAGES))))
 _INK, _SOFT, _LINE, _SAID, _HEARD, _BAD, _WARN, *_STAGE = (f"#0101{n:02x}" for n in range(len(_COLOURS)))
-_STYLE: Any = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "callbox",  # else ids are drawn by chance, and no page is the same twice
     "font.size": 8,
@@ -80,9 +81,9 @@ def spectrograms(said: Signal | None, heard: Signal, beside: Beside | None) -> s
     with rc_context(_STYLE):
         height = SPECTRUM_IN + AXIS_IN
         figure = Figure(figsize=(WIDTH_IN, height))
-        wide = (WIDTH_IN - LABEL_IN) / 2 - 0.1
+        wide = (WIDTH_IN - LABEL_IN) / 2 - BETWEEN_IN
         for number, ((name, _, starts), picture) in enumerate(zip(tracks, pictures, strict=True)):
-            left = LABEL_IN + number * (wide + 0.1)
+            left = LABEL_IN + number * (wide + BETWEEN_IN)
             panel = figure.add_axes((left / WIDTH_IN, AXIS_IN / height, wide / WIDTH_IN, (SPECTRUM_IN - 0.18) / height))
             shades = np.round((picture - loudest) / SHOWN_DB * SHADES).clip(-SHADES, 0)
             panel.imshow(
@@ -108,7 +109,7 @@ def waterfall(turns: Sequence[tuple[str, Sequence[Span]]], limit_ms: float) -> s
     last_ms = max((span.to_ms for _, spans in turns for span in spans), default=0.0)
     first_ms = min((span.from_ms for _, spans in turns for span in spans), default=0.0)
     with rc_context(_STYLE):
-        figure, (panel,) = _stacked([lanes_in * len(turns) + 0.05], label_in=1.35)
+        figure, (panel,) = _stacked([lanes_in * len(turns) + 0.05], label_in=1.75)
         for row, (_, spans) in enumerate(turns):
             for span in spans:
                 lane = STAGES.index(span.stage)
@@ -121,7 +122,8 @@ def waterfall(turns: Sequence[tuple[str, Sequence[Span]]], limit_ms: float) -> s
                     color=_STAGE[lane],
                 )
             if spans:
-                text = f" {spans[-1].to_ms:,.0f} ms"
+                is_heard = spans[-1].stage == ON_ITS_WAY
+                text = f" {spans[-1].to_ms:,.0f} ms" if is_heard else " nothing heard"
                 panel.text(spans[-1].to_ms, row * lanes_in + LANE_IN * len(STAGES) / 2, text, va="center", color=_INK)
         panel.axvline(0, color=_LINE, linewidth=0.8)
         panel.axvline(limit_ms, color=_BAD, linewidth=0.8, linestyle=(0, (4, 3)))

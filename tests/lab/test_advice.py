@@ -27,8 +27,13 @@ def test_advice_is_about_measures_that_there_are() -> None:
 
 
 def test_what_held_needs_no_advice() -> None:
-    missed = {"name": "dropout, worst turn", "held": False}
-    assert advice.in_lines([{"name": "clipping, worst turn", "held": True}]) == []
+    missed = {"name": "dropout, worst turn", "held": False, "measured": 3.0}
+    assert advice.in_lines([{"name": "clipping, worst turn", "held": True, "measured": 0.0}]) == []
     lines = advice.in_lines([missed])
     assert lines[0] == f"dropout: {advice.ADVICE['dropout'].symptom}"
     assert len(lines) == 2 + len(advice.ADVICE["dropout"].look)
+
+
+def test_what_could_not_be_measured_is_not_taken_for_a_fault() -> None:
+    bounds = [{"name": f"{gate}, worst turn", "held": False, "measured": None} for gate in ("longest gap", "dropout")]
+    assert advice.to_do(bounds) == [(advice.UNMEASURED, ["longest gap", "dropout"])]
