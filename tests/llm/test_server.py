@@ -21,7 +21,7 @@ ENDLESS = {"temperature": 0, "repeat_penalty": 1.0}  # by chance the small model
 
 @pytest.fixture
 async def session(llm: WorkerProcess, all_places_free: None) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(llm.url, timeout=aiohttp.ClientTimeout(60)) as session:
+    async with aiohttp.ClientSession(llm.url, timeout=aiohttp.ClientTimeout(100)) as session:
         yield session
 
 
