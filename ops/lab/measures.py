@@ -33,6 +33,7 @@ DRIFTS_PCT = 0.5
 LOST_BY_DB = 25.0
 LOST_BELOW_DBFS = -50.0
 SHORTEST_GAP_MS = 20.0
+LEAST_FRAMES = 200  # 2 s: one frame of a single word is no percent of what a caller hears
 CLIPS = 0.999
 HIGH_HZ = 4000.0
 LOW_HZ = (80.0, 150.0)  # below the first there is no voice, below the second the deepest ones alone
@@ -50,7 +51,7 @@ class Measures:
     active_dbfs: float  # of what was heard, where something was said
     drift_pct: float
     max_gap_ms: float
-    dropout_pct: float  # of the time in which something was said
+    dropout_pct: float  # of the time in which something was said, or of 2 s where that was less
     clipping_pct: float  # of all samples
     mel_distance_db: float
     hf_ratio_drop_db: float
@@ -92,7 +93,7 @@ def measure(said: Signal, heard: Signal) -> Measures:
         active_dbfs=float(10 * np.log10(np.mean(10 ** (found.heard_db[speaks] / 10)))),
         drift_pct=found.way.drift_pct,
         max_gap_ms=longest_gap_ms(found.lost) * by_frames,
-        dropout_pct=100 * np.count_nonzero(found.lost) / np.count_nonzero(speaks) * by_frames,
+        dropout_pct=100 * np.count_nonzero(found.lost) / max(np.count_nonzero(speaks), LEAST_FRAMES) * by_frames,
         clipping_pct=clipping_pct(_part(heard, found.way, len(said))),
         mel_distance_db=mel_distance_db(mel_db(said, starts)[speaks], mel_db(levelled, there)[speaks]),
         hf_ratio_drop_db=hf_ratio_db(said, starts[speaks]) - hf_ratio_db(levelled, there[speaks]),

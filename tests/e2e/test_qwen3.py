@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.signal import correlate
 
 from daemons.audio import STT_RATE_HZ, TTS_RATE_HZ, Pcm, Samples, to_int16
 from daemons.tts.voice import Limiter
@@ -19,7 +20,8 @@ GREETING = "Hello! What can I do for you?"
 HEARD_S = 30.0
 BAND_HZ = (200, 2000)
 BLOCK = TTS_RATE_HZ * 240 // 1000
-JITTER = TTS_RATE_HZ // 100
+STALL = TTS_RATE_HZ  # of playout, on a machine that speaks more slowly than one listens
+FRAME = TTS_RATE_HZ // 100
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), needs_torch, needs_librivox]
 
@@ -49,26 +51,28 @@ def in_band(samples: Samples) -> npt.NDArray[np.float64]:
 
 
 def likeness(heard: Samples, said: Samples) -> float:
-    """The median correlation of blocks of what was said with what was heard in their place, or nearly there."""
+    """The median correlation of blocks of what was said with what was heard in their place, or a stall from there."""
     ears, mouth = in_band(heard), in_band(said)
-    whole = len(ears) + len(mouth)
-    fits = np.fft.irfft(np.fft.rfft(ears, whole) * np.conj(np.fft.rfft(mouth, whole)), whole)
-    begins = int(np.argmax(fits))
-    return float(
-        np.median(
-            [
-                max(_correlation(ears[at + lag : at + lag + BLOCK], block) for lag in range(-JITTER, JITTER + 1, 2))
-                for place in range(0, len(mouth) - BLOCK, BLOCK)
-                for at, block in [(begins + place, mouth[place : place + BLOCK])]
-            ]
-        )
-    )
+    begins = int(np.argmax(correlate(ears, mouth, "full", method="fft"))) - len(mouth) + 1
+    starts = range(0, len(mouth) - BLOCK, BLOCK)
+    return float(np.median([_correlation(ears, begins + start, mouth[start : start + BLOCK]) for start in starts]))
 
 
-def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    if len(one) != len(other):
+def _correlation(ears: npt.NDArray[np.float64], at: int, block: npt.NDArray[np.float64]) -> float:
+    """Of `block` with what was heard around `at`, where they fit best."""
+    near = ears[max(0, at - STALL) : max(0, at + len(block) + STALL)]
+    if len(near) < len(block):
         return 0.0
-    return float(one @ other / np.sqrt((one @ one) * (other @ other) + 1e-9))
+    products = correlate(near, block, "valid", method="fft")
+    summed = np.concatenate([[0.0], np.cumsum(near**2)])
+    energies = summed[len(block) :] - summed[: len(products)]
+    return float(np.max(products / np.sqrt(energies * np.sum(block**2) + 1e-9)))
+
+
+def sounds_s(samples: Samples) -> float:
+    """For how long it is not silent: a slow machine stalls now and then."""
+    frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
+    return float(np.count_nonzero(np.max(np.abs(frames), axis=1) > 300)) * FRAME / TTS_RATE_HZ
 
 
 async def heard_of(robot: Robot, generation: int) -> Samples:
@@ -84,11 +88,9 @@ async def test_what_the_room_hears_is_what_the_networks_say(box: PrivateBox, che
         heard = await heard_of(robot, greeting["turn"])
         copy, other = likeness(heard, said), likeness(heard, said[::-1].copy())
         print(f"\n{len(said) / TTS_RATE_HZ:.2f} s; correlation {copy:.2f}, with other noise {other:.2f}")
-        assert copy > 0.7
-        assert other < 0.5
-        loud = np.flatnonzero(np.abs(heard) > 300)
-        expected = np.flatnonzero(np.abs(said) > 300)
-        assert loud[-1] - loud[0] == pytest.approx(expected[-1] - expected[0], abs=0.1 * TTS_RATE_HZ)
+        assert copy > 0.6
+        assert other < 0.4
+        assert sounds_s(heard) == pytest.approx(sounds_s(said), abs=0.3)  # at a stall WebRTC makes some up
 
 
 async def test_it_falls_silent_when_it_is_interrupted(box: PrivateBox) -> None:

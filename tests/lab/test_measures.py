@@ -54,6 +54,16 @@ def test_half_a_frame_of_silence_is_no_gap(said: Signal) -> None:
     assert measure(said, recording).max_gap_ms == 0
 
 
+@pytest.mark.parametrize(("holes", "counts"), [(1, False), (5, True)])
+def test_a_hole_of_20_ms_in_a_single_word_is_no_percent_and_some_are(said: Signal, holes: int, counts: bool) -> None:
+    word = said[in_speech(said, 0.5) :][: RATE_HZ // 2 + 10 * FRAME]
+    recording = heard(word)
+    first = in_speech(recording, 0.3)
+    for number in range(holes):
+        recording[first + 5 * number * FRAME :][: 2 * FRAME] = 0
+    assert (measure(word, recording).dropout_pct > 1) is counts
+
+
 @pytest.mark.parametrize("louder_db", [-30.0, 0.0, 3.0])
 def test_loudness_is_told_and_changes_nothing_else(said: Signal, louder_db: float) -> None:
     here, there = measure(said, heard(said)), measure(said, heard(said) * 10 ** (louder_db / 20))
