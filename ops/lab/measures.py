@@ -93,7 +93,10 @@ def measure(said: Signal, heard: Signal) -> Measures:
         active_dbfs=float(10 * np.log10(np.mean(10 ** (found.heard_db[speaks] / 10)))),
         drift_pct=found.way.drift_pct,
         max_gap_ms=longest_gap_ms(found.lost) * by_frames,
-        dropout_pct=100 * np.count_nonzero(found.lost) / max(np.count_nonzero(speaks), LEAST_FRAMES) * by_frames,
+        dropout_pct=100
+        * int(np.count_nonzero(found.lost))
+        / max(int(np.count_nonzero(speaks)), LEAST_FRAMES)
+        * by_frames,
         clipping_pct=clipping_pct(_part(heard, found.way, len(said))),
         mel_distance_db=mel_distance_db(mel_db(said, starts)[speaks], mel_db(levelled, there)[speaks]),
         hf_ratio_drop_db=hf_ratio_db(said, starts[speaks]) - hf_ratio_db(levelled, there[speaks]),
