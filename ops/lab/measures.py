@@ -33,6 +33,7 @@ DRIFTS_PCT = 0.5
 LOST_BY_DB = 25.0
 LOST_BELOW_DBFS = -50.0
 SHORTEST_GAP_MS = 20.0
+TIMBRE_FRAMES = 100  # 1 s: a word says little of a timbre
 LEAST_FRAMES = 200  # 2 s: one frame of a single word is no percent of what a caller hears
 CLIPS = 0.999
 HIGH_HZ = 4000.0
@@ -53,7 +54,7 @@ class Measures:
     max_gap_ms: float
     dropout_pct: float  # of the time in which something was said, or of 2 s where that was less
     clipping_pct: float  # of all samples
-    mel_distance_db: float
+    mel_distance_db: float  # where at least TIMBRE_FRAMES were spoken
     hf_ratio_drop_db: float
     spike_count: float
 
@@ -98,7 +99,9 @@ def measure(said: Signal, heard: Signal) -> Measures:
         / max(int(np.count_nonzero(speaks)), LEAST_FRAMES)
         * by_frames,
         clipping_pct=clipping_pct(_part(heard, found.way, len(said))),
-        mel_distance_db=mel_distance_db(mel_db(said, starts)[speaks], mel_db(levelled, there)[speaks]),
+        mel_distance_db=mel_distance_db(mel_db(said, starts)[speaks], mel_db(levelled, there)[speaks])
+        if np.count_nonzero(speaks) >= TIMBRE_FRAMES
+        else math.nan,
         hf_ratio_drop_db=hf_ratio_db(said, starts[speaks]) - hf_ratio_db(levelled, there[speaks]),
         spike_count=(len(stretches(found.booms)) + len(stretches(found.clicks))) * by_frames,
     )
