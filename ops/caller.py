@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from daemons.audio import Pcm, level_dbfs, read_wav
+from daemons.audio import Pcm, level_dbfs, read_wav, wav_bytes
 from daemons.errors import BadRequest, Unavailable
 from daemons.settings import Settings
 from ops.robot import AUDIBLE_DBFS, Robot, dial, happened
@@ -158,6 +158,20 @@ async def synthesize(settings: Settings, words: str, *, speed: float = 1.0) -> U
     except aiohttp.ClientError as error:
         raise Unavailable(f"no voice for --say: the TTS worker does not answer ({error}); is the box up?") from error
     return Utterance(words=words, pcm=read_wav(data))
+
+
+async def recognise(session: aiohttp.ClientSession, stt_url: str, heard: Pcm) -> str:
+    """What the STT worker at `stt_url` understands. Raises Unavailable."""
+    form = aiohttp.FormData({"response_format": "text"})
+    form.add_field("file", wav_bytes(heard), filename="speech.wav")
+    try:
+        async with session.post(f"{stt_url}/v1/audio/transcriptions", data=form) as answer:
+            text = await answer.text()
+    except aiohttp.ClientError as error:
+        raise Unavailable(f"the STT worker does not answer: {error}") from error
+    if answer.status != 200:
+        raise Unavailable(f"the STT worker answered {answer.status}: {text[:200]}")
+    return text
 
 
 async def call(

@@ -13,12 +13,13 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
-from daemons.audio import TTS_RATE_HZ, Pcm, Samples, wav_bytes
+from daemons.audio import TTS_RATE_HZ, Pcm, Samples
 from ops.bench import golden, waves
 from ops.bench.answers import ANSWERS, CASES
 from ops.bench.golden import Golden
 from ops.bench.seams import Seam, median_size, seams
 from ops.bench.speaking import Heard, Speaker
+from ops.caller import recognise
 from ops.figures import Bound, Report, Summary
 from ops.metrics import metrics_at
 from ops.redis_server import RedisServer
@@ -72,7 +73,7 @@ class Taken:
 
 
 async def take(runs: int, answers: int, rounds: int, on_step: Callable[[int], None]) -> Taken:
-    """On workers of its own; `on_step` is called `steps` times. Raises StepFailed."""
+    """On workers of its own; `on_step` is called `steps` times. Raises StepFailed or Unavailable."""
     taken = Taken()
     timeout = aiohttp.ClientTimeout(TIMEOUT_S)
     with tempfile.TemporaryDirectory(prefix="callbox-bench-") as place, RedisServer(Path(place)) as redis:
@@ -152,12 +153,7 @@ async def _stress(speaker: Speaker, taken: Taken, rounds: int, on_step: Callable
 
 
 async def _recognised(ear: Worker, http: aiohttp.ClientSession, samples: Samples) -> str:
-    form = aiohttp.FormData({"response_format": "text"})
-    form.add_field("file", wav_bytes(Pcm(samples, TTS_RATE_HZ)), filename="speech.wav")
-    async with http.post(f"{ear.url}/v1/audio/transcriptions", data=form) as answer:
-        if answer.status != 200:
-            raise StepFailed(f"the stt worker answered {answer.status}: {await answer.text()}")
-        return await answer.text()
+    return await recognise(http, ear.url, Pcm(samples, TTS_RATE_HZ))
 
 
 def report(taken: Taken, kept: Golden | None) -> Report:

@@ -7,10 +7,20 @@ from typing import Any
 import aiohttp
 
 from daemons import wire
-from daemons.audio import STT_RATE_HZ, Pcm, read_wav, wav_bytes
+from daemons.audio import STT_RATE_HZ, Pcm, read_wav
 from daemons.errors import AtCapacity, Unavailable, in_words
 from daemons.settings import Settings
-from ops.caller import GREETING_TIMEOUT_S, TAIL_NS, Turn, Utterance, ask, being_answered, hear_out, speech_start_ns
+from ops.caller import (
+    GREETING_TIMEOUT_S,
+    TAIL_NS,
+    Turn,
+    Utterance,
+    ask,
+    being_answered,
+    hear_out,
+    recognise,
+    speech_start_ns,
+)
 from ops.lab import live
 from ops.lab.callers import Voice
 from ops.lab.cases import Case, Line, Over
@@ -191,23 +201,12 @@ class _Recorder:
 
 
 async def _with_words(settings: Settings, call: Call) -> Call:
+    url = f"http://127.0.0.1:{settings.stt_port}"
     async with aiohttp.ClientSession() as session:
-        turns = [replace(turn, words=await _recognised(session, settings, turn.heard)) for turn in call.turns]
+        turns = [
+            replace(turn, words=await recognise(session, url, turn.heard.resampled(STT_RATE_HZ))) for turn in call.turns
+        ]
     return replace(call, turns=turns)
-
-
-async def _recognised(session: aiohttp.ClientSession, settings: Settings, heard: Pcm) -> str:
-    form = aiohttp.FormData({"response_format": "text"})
-    form.add_field("file", wav_bytes(heard.resampled(STT_RATE_HZ)), filename="heard.wav")
-    url = f"http://127.0.0.1:{settings.stt_port}/v1/audio/transcriptions"
-    try:
-        async with session.post(url, data=form) as answer:
-            text = await answer.text()
-    except aiohttp.ClientError as error:
-        raise Unavailable(f"the STT worker does not answer: {error}") from error
-    if answer.status != 200:
-        raise Unavailable(f"the STT worker answered {answer.status}: {text[:200]}")
-    return text
 
 
 async def _as_made(settings: Settings, trace: str) -> Pcm | None:
